@@ -1,0 +1,93 @@
+"""Images as Python users hold them, to tensors and back. Strict: nothing is resized, clipped or guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+ImageInput = Any  # PIL.Image | np.ndarray | torch.Tensor, or a list of one kind
+
+
+def to_tensor(images: ImageInput, argument: str = "image") -> torch.Tensor:
+    """Images to a float32 tensor (B,3,h,w) in [0,1].
+
+    Args:
+        images: one of
+            a PIL image or a list of them (any mode without alpha, 8 bits a channel; converted to RGB);
+            a float array (h,w,3) or (B,h,w,3) in [0,1], or uint8 in 0..255;
+            a float tensor (3,h,w) or (B,3,h,w) in [0,1];
+            a list of such arrays or tensors of one size.
+        argument: name of the argument in error messages.
+
+    Raises:
+        ValueError: for another type, shape, dtype or range, NaN, or images of several sizes in one list.
+    """
+    if isinstance(images, (list, tuple)):
+        if not images:
+            raise ValueError(f"{argument} is an empty list; pass at least one image")
+        tensors = [to_tensor(image, argument) for image in images]
+        sizes = sorted({tuple(tensor.shape[-2:]) for tensor in tensors})
+        if len(sizes) > 1:
+            raise ValueError(f"{argument} holds images of several sizes (h,w) {sizes}; call once per size")
+        return torch.cat(tensors)
+    if isinstance(images, Image.Image):
+        return _from_pil(images, argument)
+    if isinstance(images, np.ndarray):
+        return _from_array(images, argument)
+    if isinstance(images, torch.Tensor):
+        return _checked(images if images.ndim == 4 else images[None], images.shape, argument)
+    raise ValueError(
+        f"{argument} must be a PIL image, a numpy array, a torch tensor or a list of them, not {type(images).__name__}"
+    )
+
+
+def to_output(images: torch.Tensor, output_type: str) -> list[Image.Image] | np.ndarray | torch.Tensor:
+    """(B,3,H,W) in [0,1] to the caller's type: ``"pil"`` a list, ``"np"`` (B,H,W,3) float32, ``"pt"`` unchanged."""
+    if output_type == "pt":
+        return images
+    array = images.permute(0, 2, 3, 1).cpu().float().numpy()
+    if output_type == "np":
+        return array
+    return [Image.fromarray((image * 255 + 0.5).astype(np.uint8)) for image in array]
+
+
+def _from_pil(image: Image.Image, argument: str) -> torch.Tensor:
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        raise ValueError(
+            f"{argument} has transparency (mode {image.mode}); pass image.convert('RGB'), or use upsr_core.image_io, "
+            "which keeps alpha"
+        )
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(
+            f"{argument} has more than 8 bits a channel (mode {image.mode}), which PIL cannot convert to RGB without "
+            "loss; read it with upsr_core.image_io.read_image or pass a float array in [0,1]"
+        )
+    return _from_array(np.asarray(image.convert("RGB")), argument)
+
+
+def _from_array(array: np.ndarray, argument: str) -> torch.Tensor:
+    if array.ndim not in (3, 4) or array.shape[-1] != 3:
+        raise ValueError(f"{argument} as an array must be (h,w,3) or (B,h,w,3), not {array.shape}")
+    if array.dtype == np.uint8:
+        array = array.astype(np.float32) / 255
+    batch = torch.from_numpy(np.ascontiguousarray(array if array.ndim == 4 else array[None])).permute(0, 3, 1, 2)
+    return _checked(batch, array.shape, argument)
+
+
+def _checked(batch: torch.Tensor, given_shape: Sequence[int], argument: str) -> torch.Tensor:
+    if batch.ndim != 4 or batch.shape[1] != 3:
+        raise ValueError(f"{argument} as a tensor must be (3,h,w) or (B,3,h,w), not {tuple(given_shape)}")
+    if 0 in batch.shape:
+        raise ValueError(f"{argument} is empty: shape {tuple(given_shape)}")
+    if not batch.is_floating_point():
+        raise ValueError(f"{argument} must be float in [0,1] (or a uint8 array), not {batch.dtype}; divide it first")
+    batch = batch.float()
+    low, high = batch.min().item(), batch.max().item()
+    if not (low >= 0 and high <= 1):
+        found = "holds NaN" if low != low else f"spans [{low:.4g},{high:.4g}]"
+        raise ValueError(f"{argument} must be in [0,1] but {found}; scale it to [0,1] first")
+    return batch.contiguous()

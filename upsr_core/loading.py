@@ -1,0 +1,58 @@
+"""Where models come from: the bundled one, folders, the Hugging Face Hub; and how diffusers learns of our classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import diffusers
+import torch
+from diffusers.pipelines import pipeline_loading_utils
+
+from .pipeline_upsr import UPSRPipeline
+
+BUNDLED_MODEL = Path(__file__).parent / "checkpoints" / "upsr-tiny-x4"
+
+
+def register_with_diffusers(*classes: type) -> None:
+    """Let diffusers save and load ``classes`` under the library name ``upsr_core``.
+
+    diffusers has no public hook for components of another package: without this, `save_pretrained` writes module
+    paths into model_index.json that no Hub repository can be loaded by.
+    """
+    loadable = {cls.__name__: ["save_pretrained", "from_pretrained"] for cls in classes}
+    pipeline_loading_utils.LOADABLE_CLASSES["upsr_core"] = loadable
+    pipeline_loading_utils.ALL_IMPORTABLE_CLASSES.update(loadable)
+    for cls in classes:
+        setattr(diffusers, cls.__name__, cls)
+
+
+def load_pipeline(
+    model: str | Path | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    variant: str | None = None,
+) -> UPSRPipeline:
+    """Load a pipeline, ready to run.
+
+    Args:
+        model: a folder written by `save_pretrained` or `upsr convert`, a Hub repository id, or None for the small
+            model that comes with the package.
+        dtype: dtype of the networks, by default float32; the diffusion state is float32 in any case.
+        device: where to put it; by default it stays on the CPU.
+        variant: weights variant to read, such as ``"fp16"``.
+
+    Raises:
+        ValueError: nothing there, or what is there is no UPSR model; the message names the file or key.
+    """
+    source = BUNDLED_MODEL if model is None else model
+    path = Path(source)
+    if path.exists() or path.is_absolute() or len(path.parts) != 2:
+        if not (path / "model_index.json").is_file():
+            raise ValueError(f"{source}: no such model folder (model_index.json is missing); name a folder written by "
+                             "save_pretrained or `upsr convert`, or a Hub repository id such as org/name")  # fmt: skip
+    try:
+        pipe = UPSRPipeline.from_pretrained(str(source), dtype=dtype or torch.float32, variant=variant)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(f"{source}: cannot be loaded as a UPSR model: {' '.join(str(error).split())}") from error
+    return pipe.to(device) if device is not None else pipe

@@ -1,0 +1,6 @@
+"""The two networks of UPSR: the denoiser and the SR network."""
+
+from .atd import ATDModel, ATDModelOutput
+from .unet_upsr import UPSRUNet, UPSRUNetOutput
+
+__all__ = ["ATDModel", "ATDModelOutput", "UPSRUNet", "UPSRUNetOutput"]

@@ -1,0 +1,115 @@
+"""Shifted-window attention, shared by the denoiser and the SR network, and norms that compute in float32."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+ShiftMask = Literal["swin", "published"]
+SHIFT_MASKS: tuple[str, ...] = ("swin", "published")
+MASKED = -100.0
+
+
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm that computes in float32 whatever the dtype of its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.weight.float(), self.bias.float()
+        return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm that computes in float32 whatever the dtype of its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.weight.float(), self.bias.float()
+        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+def relative_position_index(window_size: int) -> torch.Tensor:
+    """Row of the bias table for each pair of tokens of a window: (N,N) int64, N = window_size**2."""
+    coordinates = torch.cartesian_prod(torch.arange(window_size), torch.arange(window_size))
+    offset = coordinates[:, None] - coordinates[None, :] + window_size - 1
+    return offset[..., 0] * (2 * window_size - 1) + offset[..., 1]
+
+
+def shift_masks(window_size: int, kind: ShiftMask) -> torch.Tensor:
+    """Additive masks (3,N,N) of a shifted window in the last row, the last column, and the corner of both.
+
+    After the cyclic shift those windows hold tokens from opposite borders of the image. ``swin`` keeps such tokens
+    apart. ``published`` is what the published denoiser was trained with: windows of the last row are split by token
+    column instead of token row, and the last column is not masked at all.
+    """
+    token = torch.arange(window_size**2)
+    wrapped_row = token // window_size >= window_size - window_size // 2
+    wrapped_column = token % window_size >= window_size - window_size // 2
+
+    def apart(label: torch.Tensor) -> torch.Tensor:
+        return MASKED * (label[:, None] != label[None, :]).float()
+
+    if kind == "published":
+        return torch.stack([apart(wrapped_column), torch.zeros(len(token), len(token)), apart(wrapped_column)])
+    return torch.stack([apart(wrapped_row), apart(wrapped_column), apart(wrapped_row + 2 * wrapped_column)])
+
+
+class WindowAttention(nn.Module):
+    """Scaled-dot-product attention inside windows of ``window_size`` x ``window_size`` tokens.
+
+    Takes queries, keys and values ready-made, since the SR network shares them between two attentions. A learned
+    bias depends on the relative position of two tokens. With ``shifted`` the windows are displaced cyclically by half
+    a window; only the windows of the last row and column then need a mask, so the others run without one.
+
+    Args:
+        num_heads: number of attention heads; the channels are split evenly among them.
+        window_size: side of a window in tokens; the sides of the token grid must be multiples of it.
+        shifted: displace the windows by ``window_size // 2``.
+        shift_mask: which tokens of a shifted border window may see each other, see `shift_masks`.
+    """
+
+    def __init__(self, num_heads: int, window_size: int, shifted: bool, shift_mask: ShiftMask = "swin"):
+        super().__init__()
+        self.num_heads, self.window_size = num_heads, window_size
+        self.shift = window_size // 2 if shifted else 0
+        self.relative_position_bias = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias, std=0.02)
+        self.register_buffer("position_index", relative_position_index(window_size).flatten(), persistent=False)
+        self.masked_columns = shift_mask == "swin"
+        if shifted:
+            self.register_buffer("masks", shift_masks(window_size, shift_mask), persistent=False)
+
+    def forward(self, qkv: torch.Tensor) -> torch.Tensor:
+        """(B,H,W,3*C), queries, keys and values in this order, to (B,H,W,C)."""
+        tokens = self.window_size**2
+        bias = self.relative_position_bias[self.position_index].view(tokens, tokens, self.num_heads)
+        bias = bias.permute(2, 0, 1).to(qkv.dtype)
+
+        if self.shift:
+            qkv = torch.roll(qkv, (-self.shift, -self.shift), dims=(1, 2))
+        windows = rearrange(
+            qkv,
+            "b (i y) (j x) (qkv heads d) -> qkv b i j heads (y x) d",
+            y=self.window_size, x=self.window_size, qkv=3, heads=self.num_heads,
+        )  # fmt: skip
+        out = self._shifted(windows, bias) if self.shift else self._attend(windows, bias)
+        out = rearrange(out, "b i j heads (y x) d -> b (i y) (j x) (heads d)", y=self.window_size)
+        return torch.roll(out, (self.shift, self.shift), dims=(1, 2)) if self.shift else out
+
+    def _attend(self, windows: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        q, k, v = windows.flatten(1, 3).unbind(0)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None]).view(windows.shape[1:])
+
+    def _shifted(self, windows: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        last_row, last_column, corner = (bias + mask.to(bias.dtype) for mask in self.masks)
+        inner, last = windows[:, :, :-1], windows[:, :, -1:]
+        if not self.masked_columns:
+            rows = [self._attend(inner, bias), self._attend(last, last_row)]
+        else:
+            rows = [
+                torch.cat([self._attend(part[:, :, :, :-1], most), self._attend(part[:, :, :, -1:], end)], dim=2)
+                for part, most, end in ((inner, bias, last_column), (last, last_row, corner))
+            ]
+        return torch.cat(rows, dim=1)

@@ -1,0 +1,314 @@
+"""The UPSR denoiser: a Swin U-Net that works in pixel space and predicts the clean image (Sec. 3.4 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
+from torch import nn
+
+from .attention import SHIFT_MASKS, GroupNorm, ShiftMask, WindowAttention
+
+NORM_GROUPS = 32
+
+
+@dataclass
+class UPSRUNetOutput(BaseOutput):
+    """``sample``: (B,3,scale*h,scale*w), the estimate of the clean image in [-1,1] units, not clipped."""
+
+    sample: torch.Tensor
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions with a residual; the time embedding scales and shifts the second norm."""
+
+    def __init__(self, in_channels: int, out_channels: int, time_channels: int, dropout: float):
+        super().__init__()
+        self.norm1 = GroupNorm(NORM_GROUPS, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time_proj = nn.Linear(time_channels, 2 * out_channels)
+        self.norm2 = GroupNorm(NORM_GROUPS, out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.time_proj(F.silu(time))[:, :, None, None].chunk(2, dim=1)
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        return self.shortcut(x) + self.conv2(self.dropout(F.silu(h)))
+
+
+class SwinBlock(nn.Module):
+    """Window attention and an MLP of 1x1 convolutions, each after a GroupNorm and with its own residual."""
+
+    def __init__(
+        self, channels: int, num_heads: int, window_size: int, shifted: bool, mlp_ratio: float, shift_mask: ShiftMask
+    ):
+        super().__init__()
+        hidden = int(channels * mlp_ratio)
+        self.norm1 = GroupNorm(NORM_GROUPS, channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.attn = WindowAttention(num_heads, window_size, shifted, shift_mask)
+        self.proj = nn.Linear(channels, channels)
+        self.norm2 = GroupNorm(NORM_GROUPS, channels)
+        self.mlp = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.GELU(), nn.Conv2d(hidden, channels, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.norm1(x).permute(0, 2, 3, 1)
+        x = x + self.proj(self.attn(self.qkv(tokens))).permute(0, 3, 1, 2)
+        return x + self.mlp(self.norm2(x))
+
+
+class SwinLayer(nn.Module):
+    """Swin blocks at their own width, between two 1x1 convolutions and without a residual around it all."""
+
+    def __init__(self, channels: int, embed_dim: int, depth: int, shift_odd_blocks: bool, **block: Any):
+        super().__init__()
+        self.proj_in = nn.Conv2d(channels, embed_dim, 1)
+        self.blocks = nn.ModuleList(
+            SwinBlock(embed_dim, shifted=shift_odd_blocks and i % 2 == 1, **block) for i in range(depth)
+        )
+        self.proj_out = nn.Conv2d(embed_dim, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.proj_in(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.proj_out(x)
+
+
+class Stage(nn.Module):
+    """A ResBlock, then a Swin layer and a resampling convolution where the position in the U-Net asks for them."""
+
+    def __init__(self, resnet: ResBlock, attention: SwinLayer | None = None, resample: nn.Module | None = None):
+        super().__init__()
+        self.resnet = resnet
+        self.attention = attention
+        self.resample = resample
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        x = self.resnet(x, time)
+        if self.attention is not None:
+            x = self.attention(x)
+        return x if self.resample is None else self.resample(x)
+
+
+class UpsampleConv(nn.Conv2d):
+    """Nearest-neighbour x2, then a 3x3 convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class ImageHead(nn.Module):
+    """From the U-Net's features to pixels; takes the place of a VQGAN decoder."""
+
+    def __init__(self, in_channels: int, num_feat: int, out_channels: int, scale: int):
+        super().__init__()
+        self.conv_in = nn.Conv2d(in_channels, num_feat, 3, padding=1)
+        self.upsample = nn.ModuleList(UpsampleConv(num_feat) for _ in range(scale.bit_length() - 1))
+        self.conv_hr = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.conv_out = nn.Conv2d(num_feat, out_channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.leaky_relu(self.conv_in(x), 0.01, inplace=True)
+        for upsample in self.upsample:
+            x = F.leaky_relu(upsample(x), 0.2, inplace=True)
+        return self.conv_out(F.leaky_relu(self.conv_hr(x), 0.2, inplace=True))
+
+
+class UPSRUNet(ModelMixin, ConfigMixin):
+    """Denoiser f of UPSR: predicts the clean image from a noisy state, the SR network's image and the upsampled input.
+
+    The defaults are the published size (119,418,319 parameters).
+
+    Args:
+        scale: super-resolution factor s, one of 1, 2, 4, 8; also the factor of the pixel (un)shuffle.
+        in_channels: channels of the unshuffled state, ``out_channels * scale**2``.
+        out_channels: colour channels of the image.
+        cond_channels: channels of the condition. ``2 * in_channels``: SR image and upsampled input;
+            ``in_channels``: the upsampled input alone (Table 1, without the SR condition).
+        image_size: LR side the network is trained at. Levels no larger than a window at this size never shift it.
+        model_channels: width of the first level.
+        channel_mult: width of each level as a multiple of ``model_channels``.
+        num_res_blocks: ResBlocks of each level.
+        attention_resolutions: sides, at ``image_size``, of the levels that get Swin layers.
+        swin_depth: blocks of a Swin layer.
+        swin_embed_dim: width of the Swin layers, a multiple of 32.
+        window_size: side of an attention window.
+        num_head_channels: channels of one attention head.
+        mlp_ratio: width of the Swin MLPs relative to ``swin_embed_dim``.
+        num_feat: width of the image head.
+        dropout: dropout probability in the ResBlocks.
+        shift_mask: ``"swin"`` for the usual mask of shifted windows, ``"published"`` for the one the published weights
+            were trained with (see docs/method.md).
+        global_residual: the output is added to the first image of the condition; the last convolution starts at zero.
+        pad_multiple: the LR image is padded to a multiple of this before it reaches the network.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ("ResBlock", "SwinLayer")
+
+    @register_to_config
+    def __init__(
+        self,
+        *,
+        scale: int = 4,
+        in_channels: int = 48,
+        out_channels: int = 3,
+        cond_channels: int = 96,
+        image_size: int = 64,
+        model_channels: int = 160,
+        channel_mult: Sequence[int] = (1, 2, 2, 4),
+        num_res_blocks: Sequence[int] = (2, 2, 2, 2),
+        attention_resolutions: Sequence[int] = (64, 32, 16, 8),
+        swin_depth: int = 2,
+        swin_embed_dim: int = 192,
+        window_size: int = 8,
+        num_head_channels: int = 32,
+        mlp_ratio: float = 4.0,
+        num_feat: int = 128,
+        dropout: float = 0.0,
+        shift_mask: ShiftMask = "published",
+        global_residual: bool = False,
+        pad_multiple: int = 64,
+    ):
+        super().__init__()
+        _check_config(self.config)
+        self.gradient_checkpointing = False
+        widths = [model_channels * multiple for multiple in channel_mult]
+        sizes = [image_size // 2**level for level in range(len(widths))]
+        last = len(widths) - 1
+        time_channels = 4 * model_channels
+
+        def resnet(channels_in: int, channels_out: int) -> ResBlock:
+            return ResBlock(channels_in, channels_out, time_channels, dropout)
+
+        def attention(level: int) -> SwinLayer:
+            return SwinLayer(
+                widths[level],
+                swin_embed_dim,
+                swin_depth,
+                shift_odd_blocks=sizes[level] > window_size,
+                num_heads=swin_embed_dim // num_head_channels,
+                window_size=window_size,
+                mlp_ratio=mlp_ratio,
+                shift_mask=shift_mask,
+            )
+
+        def attention_after_first(index: int, level: int) -> SwinLayer | None:
+            return attention(level) if index == 0 and sizes[level] in attention_resolutions else None
+
+        self.time_proj = Timesteps(model_channels, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(model_channels, time_channels)
+        self.conv_in = nn.Conv2d(in_channels + cond_channels, model_channels, 3, padding=1)
+
+        self.down = nn.ModuleList()
+        skips, channels = [model_channels], model_channels
+        for level, width in enumerate(widths):
+            for index in range(num_res_blocks[level]):
+                self.down.append(Stage(resnet(channels, width), attention_after_first(index, level)))
+                skips.append(channels := width)
+            if level != last:
+                self.down.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
+                skips.append(channels)
+
+        self.mid_in = Stage(resnet(channels, channels), attention(last))
+        self.mid_out = Stage(resnet(channels, channels))
+
+        self.up = nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
+            for index in range(num_res_blocks[level] + 1):
+                upsample = UpsampleConv(width) if level != 0 and index == num_res_blocks[level] else None
+                block = resnet(channels + skips.pop(), width)
+                self.up.append(Stage(block, attention_after_first(index, level), upsample))
+                channels = width
+
+        self.head = ImageHead(channels, num_feat, out_channels, scale)
+        if global_residual:
+            nn.init.zeros_(self.head.conv_out.weight)
+            assert self.head.conv_out.bias is not None
+            nn.init.zeros_(self.head.conv_out.bias)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | int,
+        condition: torch.Tensor,
+        return_dict: bool = True,
+    ) -> UPSRUNetOutput | tuple[torch.Tensor]:
+        """Predict the clean image.
+
+        Args:
+            sample: (B,in_channels,h,w), unshuffled state x_t, scaled by the scheduler's ``scale_model_input``; h and w
+                are multiples of ``window_size * 2**(levels-1)``.
+            timestep: step index 0..T-1 (0 the least noisy), an int or a tensor of shape () or (B,).
+            condition: (B,cond_channels,h,w), pixel-unshuffled ``cat([sr, upsampled], dim=1)``, in [-1,1].
+            return_dict: return a `UPSRUNetOutput` instead of a tuple.
+
+        Returns:
+            (B,out_channels,scale*h,scale*w), the estimate of x_0 in [-1,1] units.
+        """
+        timesteps = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
+        time = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
+
+        x = self.conv_in(torch.cat([sample, condition], dim=1))
+        skips = [x]
+        for stage in self.down:
+            x = self._run(stage, x, time) if isinstance(stage, Stage) else stage(x)
+            skips.append(x)
+        x = self._run(self.mid_in, x, time)
+        x = self._run(self.mid_out, x, time)
+        for stage in self.up:
+            x = self._run(stage, torch.cat([x, skips.pop()], dim=1), time)
+
+        image = self.head(x)
+        if self.config.global_residual:
+            image = image + F.pixel_shuffle(condition[:, : self.config.in_channels], self.config.scale)
+        return UPSRUNetOutput(sample=image) if return_dict else (image,)
+
+    def _run(self, stage: nn.Module, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and self.gradient_checkpointing:
+            return self._gradient_checkpointing_func(stage, x, time)
+        return stage(x, time)
+
+
+def _check_config(config: Any) -> None:
+    """Refuse configurations that cannot be built, each with one line that names the value to change."""
+    levels = len(config.channel_mult)
+    if config.scale not in (1, 2, 4, 8):
+        raise ValueError(f"scale must be 1, 2, 4 or 8, not {config.scale}")
+    if config.in_channels != config.out_channels * config.scale**2:
+        expected = config.out_channels * config.scale**2
+        raise ValueError(f"in_channels must be out_channels * scale**2 = {expected}, not {config.in_channels}")
+    if config.cond_channels not in (config.in_channels, 2 * config.in_channels):
+        raise ValueError(
+            f"cond_channels must be {2 * config.in_channels} (SR image and upsampled input) or "
+            f"{config.in_channels} (upsampled input alone), not {config.cond_channels}"
+        )
+    if len(config.num_res_blocks) != levels:
+        raise ValueError(f"num_res_blocks must have {levels} entries like channel_mult, not {config.num_res_blocks}")
+    if config.swin_embed_dim % NORM_GROUPS or config.swin_embed_dim % config.num_head_channels:
+        raise ValueError(
+            f"swin_embed_dim must be a multiple of {NORM_GROUPS} and of num_head_channels "
+            f"({config.num_head_channels}), not {config.swin_embed_dim}"
+        )
+    if config.model_channels % NORM_GROUPS:
+        raise ValueError(f"model_channels must be a multiple of {NORM_GROUPS}, not {config.model_channels}")
+    if config.pad_multiple % (least := config.window_size * 2 ** (levels - 1)):
+        raise ValueError(f"pad_multiple must be a multiple of window_size * 2**(levels-1) = {least}")
+    if config.shift_mask not in SHIFT_MASKS:
+        raise ValueError(f"shift_mask must be one of {SHIFT_MASKS}, not {config.shift_mask!r}")
