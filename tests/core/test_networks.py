@@ -118,7 +118,7 @@ def test_global_residual_starts_at_its_base() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(tiny_pipe: UPSRPipeline, dtype: torch.dtype) -> None:
     lr = torch.rand(1, 3, 16, 16)
-    unet, atd = UPSRUNet(**TINY_UNET), ATDModel(**TINY_ATD)
+    unet, atd = UPSRUNet(**tiny_pipe.unet.config), ATDModel(**tiny_pipe.sr_net.config)
     unet.load_state_dict(tiny_pipe.unet.state_dict())
     atd.load_state_dict(tiny_pipe.sr_net.state_dict())
     sample, condition = torch.randn(1, 48, 16, 16), torch.randn(1, 96, 16, 16)

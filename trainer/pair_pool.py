@@ -1,0 +1,78 @@
+"""A pool of training pairs that mixes samples across batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class PairPool:
+    """Swaps each incoming batch against random pairs of a pool, so that a batch mixes what neighbours in the
+    data order share.
+
+    Until the pool has filled up, batches pass through unchanged and are stored as well; so early pairs are
+    seen twice.
+
+    size: number of pairs held, at least one batch. Random draws come from a generator of its own (seed).
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        if size < 1:
+            raise ValueError(f"pool size must be positive, got {size}")
+        self.size = size
+        self._generator = torch.Generator().manual_seed(seed)
+        self._hr: torch.Tensor | None = None
+        self._lr: torch.Tensor | None = None
+        self._filled = 0
+
+    def __len__(self) -> int:
+        return self._filled
+
+    def exchange(self, hr: torch.Tensor, lr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Takes hr (B, 3, H, W) and lr (B, 3, h, w) in, gives as many pairs of the same shapes out.
+
+        ValueError for a batch larger than the pool or of another size than the pairs before.
+        """
+        count = hr.shape[0]
+        if lr.shape[0] != count:
+            raise ValueError(f"hr and lr must pair up, got {count} and {lr.shape[0]} samples")
+        if count > self.size:
+            raise ValueError(f"the batch of {count} pairs is larger than the pool of {self.size}")
+        if self._hr is None or self._lr is None:
+            self._hr = hr.new_empty((self.size, *hr.shape[1:]))
+            self._lr = lr.new_empty((self.size, *lr.shape[1:]))
+        if hr.shape[1:] != self._hr.shape[1:] or lr.shape[1:] != self._lr.shape[1:]:
+            raise ValueError(
+                f"the pool holds pairs of {tuple(self._hr.shape[1:])} and {tuple(self._lr.shape[1:])}, "
+                f"got {tuple(hr.shape[1:])} and {tuple(lr.shape[1:])}"
+            )
+        if self._filled < self.size:
+            room = min(count, self.size - self._filled)
+            self._hr[self._filled : self._filled + room] = hr[:room]
+            self._lr[self._filled : self._filled + room] = lr[:room]
+            self._filled += room
+            return hr, lr
+        slots = torch.randperm(self.size, generator=self._generator)[:count].to(hr.device)
+        out = self._hr[slots], self._lr[slots]
+        self._hr[slots], self._lr[slots] = hr, lr
+        return out
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs to give the same batches: pairs and generator state."""
+        return {
+            "size": self.size,
+            "filled": self._filled,
+            "hr": self._hr,
+            "lr": self._lr,
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a `state_dict`. ValueError where it comes from a pool of another size."""
+        if state["size"] != self.size:
+            raise ValueError(f"the saved pool holds {state['size']} pairs, this one is set to {self.size}")
+        self._filled = state["filled"]
+        self._hr = None if state["hr"] is None else state["hr"].clone()
+        self._lr = None if state["lr"] is None else state["lr"].clone()
+        self._generator.set_state(state["generator"].cpu())

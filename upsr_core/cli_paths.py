@@ -1,0 +1,132 @@
+"""Which files a command of `upsr` reads, and where it writes their results."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .image_io import READ_SUFFIXES, WRITE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to read and the file its result goes to."""
+
+    source: Path
+    target: Path
+
+
+def plan_jobs(
+    inputs: Sequence[str], out: str | None, *, suffix: str | None, name_end: str, recursive: bool
+) -> list[Job]:
+    """Pair every input image with its output file.
+
+    Args:
+        inputs: files, folders and glob patterns as the user gave them.
+        out: one file's result, or a folder (created where missing) in which results keep the names of their
+            inputs and the layout of input folders. None: beside each input, its name ended by ``name_end``.
+        suffix: file type of the results, such as ``".png"``. None: the type ``out`` names, else that of the input
+            where it can be written, else PNG.
+        name_end: what marks a result that lies beside its input, such as ``"_x4"``.
+        recursive: whether to descend into the subfolders of folders.
+
+    Raises:
+        ValueError: nothing to read, an ``out`` that does not fit, or results that would overwrite each other or
+            an input.
+    """
+    one_file = len(inputs) == 1 and Path(inputs[0]).is_file()
+    as_folder = out is not None and (out.endswith(("/", os.sep)) or Path(out).is_dir() or not one_file)
+    if out is not None and not as_folder:
+        jobs = [Job(Path(inputs[0]), _target_file(Path(out), suffix))]
+    else:
+        folder = None if out is None else Path(out)
+        if folder is not None:
+            _check_folder(folder)
+        jobs = []
+        for source, relative in _find_sources(inputs, folder, recursive):
+            kept = source.suffix.lower() if source.suffix.lower() in WRITE_SUFFIXES else ".png"
+            ending = suffix or kept
+            place = source.parent / (source.stem + name_end) if folder is None else folder / relative.with_suffix("")
+            jobs.append(Job(source, place.parent / (place.name + ending)))
+    _check_collisions(jobs)
+    return jobs
+
+
+def check_target_folder(folder: Path) -> None:
+    """Fail now rather than after the work if nothing can be written to ``folder``."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder for the result; create it first")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{folder}: no permission to write there; name another place with -o")
+
+
+def _target_file(out: Path, suffix: str | None) -> Path:
+    if out.suffix.lower() not in WRITE_SUFFIXES:
+        raise ValueError(f"{out}: no known image type; end it in one of {' '.join(WRITE_SUFFIXES)}, or name a folder")
+    if suffix is not None and WRITE_SUFFIXES[out.suffix.lower()] != WRITE_SUFFIXES[suffix]:
+        raise ValueError(f"{out}: does not agree with the format {suffix[1:]}; leave one of the two out")
+    check_target_folder(out.parent)
+    return out
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file, but several inputs need a folder for their results")
+    if not folder.exists() and folder.suffix.lower() in WRITE_SUFFIXES:
+        raise ValueError(f"{folder}: looks like one file, but several inputs need a folder for their results")
+
+
+def _find_sources(inputs: Sequence[str], out: Path | None, recursive: bool) -> list[tuple[Path, Path]]:
+    """Every input image once, with the relative path that its result takes in an output folder."""
+    found: dict[Path, tuple[Path, Path]] = {}
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            if out is None:
+                raise ValueError(f"{given}: a folder needs -o FOLDER for the results")
+            images = _images_in(path, out, recursive)
+            if not images:
+                raise ValueError(f"{given}: no images in this folder ({' '.join(READ_SUFFIXES)})")
+            pairs = [(image, image.relative_to(path)) for image in images]
+        elif path.exists():
+            pairs = [(path, Path(path.name))]
+        else:
+            matches = [Path(match) for match in sorted(glob.glob(given, recursive=True)) if Path(match).is_file()]
+            if not matches:
+                kind = "no file matches this pattern" if glob.has_magic(given) else "no such file or folder"
+                raise ValueError(f"{given}: {kind}")
+            pairs = [(match, Path(match.name)) for match in matches]
+        for source, relative in pairs:
+            found.setdefault(source.resolve(), (source, relative))
+    return list(found.values())
+
+
+def _images_in(folder: Path, out: Path, recursive: bool) -> list[Path]:
+    """Images below ``folder``, without hidden files and without earlier results where these lie inside it."""
+    results = out.resolve()
+    skip_results = results != folder.resolve()
+    return [
+        path
+        for path in sorted(folder.rglob("*") if recursive else folder.iterdir())
+        if path.suffix.lower() in READ_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not (skip_results and results in path.resolve().parents)
+    ]
+
+
+def _check_collisions(jobs: Sequence[Job]) -> None:
+    sources = {job.source.resolve(): job.source for job in jobs}
+    targets: dict[Path, Path] = {}
+    for job in jobs:
+        target = job.target.resolve()
+        if target in sources:
+            raise ValueError(f"{job.target}: would overwrite an input; choose another -o")
+        if target in targets:
+            raise ValueError(
+                f"{targets[target]} and {job.source}: both results would be {job.target}; run them separately"
+            )
+        targets[target] = job.source
