@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .image_io import READ_SUFFIXES, WRITE_SUFFIXES
+from .image_io import WRITE_FORMATS
+
+READ_SUFFIXES = (*WRITE_FORMATS, ".bmp", ".gif")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ def plan_jobs(
     """Pair every input image with its output file.
 
     Args:
-        inputs: files, folders and glob patterns as the user gave them.
+        inputs: files, folders and glob patterns.
         out: one file's result, or a folder (created where missing) in which results keep the names of their
             inputs and the layout of input folders. None: beside each input, its name ended by ``name_end``.
         suffix: file type of the results, such as ``".png"``. None: the type ``out`` names, else that of the input
@@ -43,39 +45,53 @@ def plan_jobs(
         jobs = [Job(Path(inputs[0]), _target_file(Path(out), suffix))]
     else:
         folder = None if out is None else Path(out)
+        jobs = [
+            Job(source, _target_in(folder, source, relative, suffix, name_end))
+            for source, relative in _find_sources(inputs, folder, recursive)
+        ]
         if folder is not None:
             _check_folder(folder)
-        jobs = []
-        for source, relative in _find_sources(inputs, folder, recursive):
-            kept = source.suffix.lower() if source.suffix.lower() in WRITE_SUFFIXES else ".png"
-            ending = suffix or kept
-            place = source.parent / (source.stem + name_end) if folder is None else folder / relative.with_suffix("")
-            jobs.append(Job(source, place.parent / (place.name + ending)))
     _check_collisions(jobs)
     return jobs
 
 
-def check_target_folder(folder: Path) -> None:
-    """Fail now rather than after the work if nothing can be written to ``folder``."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder for the result; create it first")
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{folder}: no permission to write there; name another place with -o")
+def prepare_folders(jobs: Sequence[Job]) -> None:
+    """Create the folders of the results; fail now rather than after the work where writing is forbidden."""
+    for folder in dict.fromkeys(job.target.parent for job in jobs):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"{folder}: cannot be created ({error.strerror}); name another place with -o"
+            ) from error
+        if not os.access(folder, os.W_OK):
+            raise ValueError(f"{folder}: no permission to write there; name another place with -o")
 
 
 def _target_file(out: Path, suffix: str | None) -> Path:
-    if out.suffix.lower() not in WRITE_SUFFIXES:
-        raise ValueError(f"{out}: no known image type; end it in one of {' '.join(WRITE_SUFFIXES)}, or name a folder")
-    if suffix is not None and WRITE_SUFFIXES[out.suffix.lower()] != WRITE_SUFFIXES[suffix]:
+    if out.suffix.lower() not in WRITE_FORMATS:
+        raise ValueError(
+            f"{out}: no known image type; end it in one of {' '.join(WRITE_FORMATS)}, or name a folder"
+        )
+    if suffix is not None and WRITE_FORMATS[out.suffix.lower()] != WRITE_FORMATS[suffix]:
         raise ValueError(f"{out}: does not agree with the format {suffix[1:]}; leave one of the two out")
-    check_target_folder(out.parent)
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: no such folder {out.parent}; create it first")
     return out
+
+
+def _target_in(folder: Path | None, source: Path, relative: Path, suffix: str | None, name_end: str) -> Path:
+    own = source.suffix.lower()
+    ending = suffix or (own if own in WRITE_FORMATS else ".png")
+    if folder is None:
+        return source.with_name(source.stem + name_end + ending)
+    return folder / relative.with_name(source.stem + ending)
 
 
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file, but several inputs need a folder for their results")
-    if not folder.exists() and folder.suffix.lower() in WRITE_SUFFIXES:
+    if not folder.exists() and folder.suffix.lower() in WRITE_FORMATS:
         raise ValueError(f"{folder}: looks like one file, but several inputs need a folder for their results")
 
 
@@ -94,7 +110,9 @@ def _find_sources(inputs: Sequence[str], out: Path | None, recursive: bool) -> l
         elif path.exists():
             pairs = [(path, Path(path.name))]
         else:
-            matches = [Path(match) for match in sorted(glob.glob(given, recursive=True)) if Path(match).is_file()]
+            matches = [
+                Path(match) for match in sorted(glob.glob(given, recursive=True)) if Path(match).is_file()
+            ]
             if not matches:
                 kind = "no file matches this pattern" if glob.has_magic(given) else "no such file or folder"
                 raise ValueError(f"{given}: {kind}")

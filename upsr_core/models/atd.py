@@ -15,7 +15,7 @@ from torch import nn
 
 from ..padding import pad_to_multiple
 from ..uncertainty import upsample
-from .attention import LayerNorm, WindowAttention
+from .attention import LayerNorm, PixelLinear, WindowAttention
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -33,17 +33,17 @@ class DictionaryAttention(nn.Module):
     def __init__(self, dim: int, num_tokens: int, reduced_dim: int):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(num_tokens))
-        self.q = nn.Linear(dim, reduced_dim)
+        self.q = PixelLinear(dim, reduced_dim)
         self.k = nn.Linear(dim, reduced_dim)
         self.v = nn.Linear(dim, dim)
 
     def forward(self, x: torch.Tensor, dictionary: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B,n,d) and (B,m,d) to the attended values (B,n,d) and the float32 similarity (B,n,m), rows summing to 1."""
-        q = F.normalize(self.q(x).float(), dim=-1)
+        """(B,h,w,d) and (B,m,d) to the attended values (B,h,w,d) and the float32 similarity (B,h*w,m), rows of sum 1."""
+        q = F.normalize(self.q(x).flatten(1, 2).float(), dim=-1)
         k = F.normalize(self.k(dictionary).float(), dim=-1)
         sharpness = 1 + self.scale.float().clamp(0, 1) * math.log(dictionary.shape[1])
         similarity = torch.softmax(q @ (k * sharpness[:, None]).transpose(1, 2), dim=-1)
-        return similarity.to(x.dtype) @ self.v(dictionary), similarity
+        return (similarity.to(x.dtype) @ self.v(dictionary)).view_as(x), similarity
 
 
 class CategoryAttention(nn.Module):
@@ -53,10 +53,12 @@ class CategoryAttention(nn.Module):
         super().__init__()
         self.num_heads, self.category_size = num_heads, category_size
         self.logit_scale = nn.Parameter(torch.full((1, 1), math.log(10)))
-        self.proj = nn.Linear(dim, dim)
+        self.proj = PixelLinear(dim, dim)
 
     def forward(self, qkv: torch.Tensor, similarity: torch.Tensor) -> torch.Tensor:
-        """(B,n,3*d) and the similarity (B,n,m) to (B,n,d)."""
+        """(B,h,w,3*d) and the similarity (B,h*w,m) to (B,h,w,d)."""
+        shape = qkv.shape[:3]
+        qkv = qkv.flatten(1, 2)
         batch, n, _ = qkv.shape
         size = min(n, self.category_size)
         missing = -n % size
@@ -71,7 +73,7 @@ class CategoryAttention(nn.Module):
         scale = self.logit_scale.float().clamp(max=MAX_LOGIT_SCALE).exp().to(q.dtype)
         out = F.scaled_dot_product_attention(q * scale, k, v, scale=1.0)
         out = out.transpose(1, 2).reshape(batch, n + missing, -1)
-        return self.proj(_take_rows(out, inverse))
+        return self.proj(_take_rows(out, inverse).view(*shape, -1))
 
 
 def _take_rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -85,9 +87,9 @@ class ConvFFN(nn.Module):
 
     def __init__(self, dim: int, hidden: int, kernel_size: int):
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = PixelLinear(dim, hidden)
         self.dwconv = nn.Conv2d(hidden, hidden, kernel_size, padding=kernel_size // 2, groups=hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = PixelLinear(hidden, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B,h,w,d) to (B,h,w,d)."""
@@ -118,11 +120,11 @@ class ATDLayer(nn.Module):
     ):
         super().__init__()
         self.norm1 = LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = PixelLinear(dim, 3 * dim)
         self.dictionary_attn = DictionaryAttention(dim, num_tokens, reduced_dim)
         self.category_attn = CategoryAttention(dim, num_heads, category_size)
         self.window_attn = WindowAttention(num_heads, window_size, shifted)
-        self.window_proj = nn.Linear(dim, dim)
+        self.window_proj = PixelLinear(dim, dim)
         self.norm2 = LayerNorm(dim)
         self.ffn = ConvFFN(dim, int(dim * mlp_ratio), convffn_kernel_size)
         self.updates_dictionary = updates_dictionary
@@ -134,10 +136,10 @@ class ATDLayer(nn.Module):
         """x (B,h,w,d) and dictionary (B,m,d), rows of unit length, to both refined."""
         h = self.norm1(x)
         qkv = self.qkv(h)
-        by_dictionary, similarity = self.dictionary_attn(h.flatten(1, 2), dictionary)
-        by_category = self.category_attn(qkv.flatten(1, 2), similarity)
+        by_dictionary, similarity = self.dictionary_attn(h, dictionary)
+        by_category = self.category_attn(qkv, similarity)
         by_window = self.window_proj(self.window_attn(qkv))
-        x = x + ((by_dictionary + by_category).view_as(x) + by_window) / math.sqrt(3)
+        x = x + (by_dictionary + by_category + by_window) / math.sqrt(3)
         x = x + self.ffn(self.norm2(x))
         if self.updates_dictionary:
             norm = self.dictionary_norm

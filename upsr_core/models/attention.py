@@ -1,4 +1,4 @@
-"""Shifted-window attention, shared by the denoiser and the SR network, and norms that compute in float32."""
+"""What both networks are built from: shifted-window attention, and norms that compute in float32."""
 
 from __future__ import annotations
 
@@ -28,6 +28,18 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight, bias = self.weight.float(), self.bias.float()
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+class PixelLinear(nn.Linear):
+    """Linear layer over the channels of (B,h,w,c).
+
+    On a CPU it runs as a 1x1 convolution, which only relabels the memory and is about twice as fast there.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        return F.conv2d(x.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias).permute(0, 2, 3, 1)
 
 
 def relative_position_index(window_size: int) -> torch.Tensor:

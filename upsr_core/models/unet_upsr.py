@@ -14,7 +14,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import nn
 
-from .attention import SHIFT_MASKS, GroupNorm, ShiftMask, WindowAttention
+from .attention import SHIFT_MASKS, GroupNorm, PixelLinear, ShiftMask, WindowAttention
+from .image_head import ImageHead, UpsampleConv
 
 NORM_GROUPS = 32
 
@@ -57,9 +58,9 @@ class SwinBlock(nn.Module):
         super().__init__()
         hidden = int(channels * mlp_ratio)
         self.norm1 = GroupNorm(NORM_GROUPS, channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
+        self.qkv = PixelLinear(channels, 3 * channels)
         self.attn = WindowAttention(num_heads, window_size, shifted, shift_mask)
-        self.proj = nn.Linear(channels, channels)
+        self.proj = PixelLinear(channels, channels)
         self.norm2 = GroupNorm(NORM_GROUPS, channels)
         self.mlp = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.GELU(), nn.Conv2d(hidden, channels, 1))
 
@@ -101,33 +102,6 @@ class Stage(nn.Module):
         if self.attention is not None:
             x = self.attention(x)
         return x if self.resample is None else self.resample(x)
-
-
-class UpsampleConv(nn.Conv2d):
-    """Nearest-neighbour x2, then a 3x3 convolution."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, channels, 3, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-class ImageHead(nn.Module):
-    """From the U-Net's features to pixels; takes the place of a VQGAN decoder."""
-
-    def __init__(self, in_channels: int, num_feat: int, out_channels: int, scale: int):
-        super().__init__()
-        self.conv_in = nn.Conv2d(in_channels, num_feat, 3, padding=1)
-        self.upsample = nn.ModuleList(UpsampleConv(num_feat) for _ in range(scale.bit_length() - 1))
-        self.conv_hr = nn.Conv2d(num_feat, num_feat, 3, padding=1)
-        self.conv_out = nn.Conv2d(num_feat, out_channels, 3, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.leaky_relu(self.conv_in(x), 0.01, inplace=True)
-        for upsample in self.upsample:
-            x = F.leaky_relu(upsample(x), 0.2, inplace=True)
-        return self.conv_out(F.leaky_relu(self.conv_hr(x), 0.2, inplace=True))
 
 
 class UPSRUNet(ModelMixin, ConfigMixin):

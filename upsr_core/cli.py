@@ -1,0 +1,252 @@
+"""The command ``upsr``: upscale, uncertainty, convert, info."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from PIL import Image
+
+from .alpha import fill_transparent, upscale_alpha
+from .cli_arguments import installed_version, parse_arguments
+from .cli_paths import Job, plan_jobs, prepare_folders
+from .conversion import convert_published, export_published
+from .image_io import DecodedImage, check_output, read_image, write_image
+from .loading import load_pipeline
+from .pipeline_upsr import UPSRPipeline
+from .uncertainty import heat_map
+
+# PyTorch has an exception class for this on accelerators only.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments without the program's name; None for those of the process.
+
+    Returns:
+        Exit status: 0 done, 1 some images failed or memory ran out, 2 wrong usage or input, 130 interrupted.
+    """
+    commands = {"upscale": _upscale, "uncertainty": _uncertainty, "convert": _convert, "info": _info}
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            args = parse_arguments(None if argv is None else list(argv))
+            return commands[args.command](args)
+        except (ValueError, OSError) as error:
+            _complain(f"error: {_one_line(error)}")
+            return 2
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            _complain(f"error: {_one_line(error)}")
+            return 1
+        except KeyboardInterrupt:
+            _complain("interrupted")
+            return 130
+
+
+def _upscale(args: argparse.Namespace) -> int:
+    jobs = _plan(args, "_upscaled")
+    pipe = _load(args)
+    scale = args.scale or pipe.scale
+    if scale > pipe.scale:
+        raise ValueError(f"--scale {scale:g} is more than this model's {pipe.scale}; choose at most that")
+    pipe.scheduler.set_timesteps(args.steps)
+    if scale < pipe.scale:
+        print(f"the model enlarges {pipe.scale}x; results are resized to {scale:g}x (Lanczos)")
+
+    def process(job: Job) -> str:
+        image, lr = _read(job)
+        height, width = (max(1, round(scale * side)) for side in lr.shape[-2:])
+        check_output(job.target, height, width, image.alpha is not None and args.background is None)
+        images, _ = pipe(
+            lr,
+            num_inference_steps=args.steps,
+            stochasticity=args.stochasticity,
+            # One for each image and on the CPU: neither the other images nor the device change the result.
+            generator=torch.Generator().manual_seed(args.seed),
+            noise_strength=args.noise_strength,
+            tile_size=args.tile,
+            tile_overlap=args.tile_overlap,
+            output_type="pt",
+            return_dict=False,
+        )
+        alpha = image.alpha
+        if alpha is not None:
+            alpha = _resize(upscale_alpha(alpha, pipe.scale), height, width)
+        result = replace(image, rgb=_resize(images.cpu(), height, width), alpha=alpha)
+        write_image(job.target, result, quality=args.quality, background=args.background)
+        return f"{width}x{height}"
+
+    return _run_jobs(jobs, process, pipe, args.skip_existing)
+
+
+def _uncertainty(args: argparse.Namespace) -> int:
+    jobs = _plan(args, "_uncertainty")
+    pipe = _load(args)
+    psi_max = args.psi_max or pipe.scheduler.config.psi_max
+
+    def process(job: Job) -> str:
+        _, lr = _read(job)
+        height, width = (pipe.scale * side for side in lr.shape[-2:])
+        check_output(job.target, height, width, has_alpha=False)
+        psi, _ = pipe.estimate_uncertainty(lr, tile_size=args.tile, tile_overlap=args.tile_overlap)
+        write_image(job.target, DecodedImage(rgb=heat_map(psi, psi_max).cpu()), quality=args.quality)
+        return f"{width}x{height}, mean uncertainty {psi.mean():.4f}, last colour {psi_max:g}"
+
+    return _run_jobs(jobs, process, pipe, args.skip_existing)
+
+
+def _plan(args: argparse.Namespace, name_end: str) -> list[Job]:
+    if args.tile and args.tile_overlap >= args.tile:
+        raise ValueError(f"--tile-overlap {args.tile_overlap} must be smaller than --tile {args.tile}")
+    suffix = f".{args.format}" if args.format else None
+    jobs = plan_jobs(args.inputs, args.out, suffix=suffix, name_end=name_end, recursive=args.recursive)
+    prepare_folders(jobs)
+    return jobs
+
+
+def _load(args: argparse.Namespace) -> UPSRPipeline:
+    diffusers.utils.logging.disable_progress_bar()
+    device = _device(args.device)
+    return load_pipeline(args.model, dtype=getattr(torch, args.dtype), device=device, variant=args.variant)
+
+
+def _read(job: Job) -> tuple[DecodedImage, torch.Tensor]:
+    """The image and what the pipeline is to see of it, (1,3,h,w) in [0,1]."""
+    image = read_image(job.source)
+    return image, image.rgb if image.alpha is None else fill_transparent(image.rgb, image.alpha)
+
+
+def _run_jobs(jobs: list[Job], process: Callable[[Job], str], pipe: UPSRPipeline, skip_existing: bool) -> int:
+    """Process every job and say what became of it; with several, go on after a failure."""
+    todo = [job for job in jobs if not (skip_existing and job.target.exists())]
+    if len(todo) < len(jobs):
+        print(f"skipped, as their results exist: {len(jobs) - len(todo)} of {len(jobs)}")
+    failures: list[str] = []
+    for number, job in enumerate(todo, start=1):
+        counter = f"[{number}/{len(todo)}] " if len(todo) > 1 else ""
+        pipe.set_progress_bar_config(desc=f"{counter}{job.source.name}", leave=False, disable=None)
+        start = time.perf_counter()
+        try:
+            facts = process(job)
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            if len(jobs) == 1:
+                raise
+            reason = _one_line(error)
+            failures.append(reason if str(job.source) in reason else f"{job.source}: {reason}")
+            _complain(f"{counter}failed: {failures[-1]}")
+        else:
+            seconds = time.perf_counter() - start
+            print(f"{counter}{job.source} -> {job.target} ({facts}, {seconds:.1f} s)", flush=True)
+    if failures:
+        _complain("\n  ".join([f"error: {len(failures)} of {len(todo)} images failed", *failures]))
+    return 1 if failures else 0
+
+
+def _resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(1,C,H,W) in [0,1] to (1,C,height,width) by Lanczos, clipped; as it is where it has that size."""
+    if image.shape[-2:] == (height, width):
+        return image
+    planes = [
+        np.asarray(Image.fromarray(plane.numpy()).resize((width, height), Image.Resampling.LANCZOS))
+        for plane in image[0].float()
+    ]
+    return torch.from_numpy(np.stack(planes)).clamp(0, 1)[None]
+
+
+def _accelerator() -> torch.device | None:
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+
+
+def _device(name: str) -> torch.device:
+    accelerator = _accelerator()
+    if name == "auto":
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: no such kind of device; try cpu, cuda, cuda:1 or mps") from error
+    if device.type != "cpu":
+        count = torch.accelerator.device_count() if accelerator and accelerator.type == device.type else 0
+        if (device.index or 0) >= count:
+            raise ValueError(f"--device {name}: not available here; `upsr info` lists what is")
+    return device
+
+
+def _convert(args: argparse.Namespace) -> int:
+    if args.to_published:
+        if len(args.paths) != 2 or args.config:
+            raise ValueError("--to-published takes FOLDER OUT and nothing else; see upsr convert --help")
+        folder, out = args.paths
+        if not Path(folder).is_dir():
+            raise ValueError(f"{folder}: no such model folder")
+        print("written:", *export_published(folder, out))
+        return 0
+    if len(args.paths) != 3:
+        raise ValueError("convert takes DENOISER SR_NET OUT; see upsr convert --help")
+    denoiser, sr_net, out = args.paths
+    convert_published(denoiser, sr_net, out, config=args.config)
+    print(f"written: {out}")
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    diffusers.utils.logging.disable_progress_bar()
+    accelerator = _accelerator()
+    count = torch.accelerator.device_count() if accelerator else 0
+    pipe = load_pipeline(args.model, variant=args.variant)
+    scheduler = pipe.scheduler.config
+    facts = {
+        "upsr": installed_version(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "devices": ", ".join(["cpu", *(f"{accelerator.type}:{i}" for i in range(count) if accelerator)]),
+        "model": args.model or "bundled",
+        "scale": f"{pipe.scale}x",
+        "denoiser": f"{pipe.unet.num_parameters():,} parameters",
+        "sr_net": f"{pipe.sr_net.num_parameters():,} parameters",
+        "steps": scheduler.num_train_timesteps,
+        "kappa": scheduler.kappa,
+        "weight_min": scheduler.weight_min,
+        "psi_max": scheduler.psi_max,
+    }
+    for name, value in facts.items():
+        print(f"{name:<12}{value}")
+    return 0
+
+
+def _complain(message: str) -> None:
+    print(f"upsr: {message}", file=sys.stderr, flush=True)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _complain(f"warning: {message}")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY)
+
+
+def _one_line(error: BaseException) -> str:
+    if _is_out_of_memory(error):
+        return "out of memory; choose a smaller --tile, --dtype float16, or another --device"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())
