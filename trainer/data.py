@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,26 @@ UNREADABLE = (
 Pixels = npt.NDArray[np.uint8]
 
 
-def list_images(root: str | Path) -> list[Path]:
-    """All image files below a folder, sorted by path. ValueError where there is none."""
-    folder = Path(root)
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; give a folder of images")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file())
+def list_images(root: str | Path) -> list[str]:
+    """Paths of all image files below a folder, links followed, in a fixed order.
+
+    Strings, since a million path objects would fill each worker's memory. ValueError where there is none.
+    """
+    if not os.path.isdir(root):
+        raise ValueError(f"{root}: no such folder; give a folder of images")
+    paths: list[str] = []
+    visited: set[str] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders.sort()
+        files = (name for name in sorted(names) if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS)
+        paths.extend(os.path.join(folder, name) for name in files)
     if not paths:
-        raise ValueError(f"{folder}: no images in it or below (looked for {', '.join(sorted(IMAGE_EXTENSIONS))})")
+        known = ", ".join(sorted(IMAGE_EXTENSIONS))
+        raise ValueError(f"{root}: no images in it or below (looked for {known})")
     return paths
 
 
@@ -42,10 +54,14 @@ def read_rgb(path: str | Path) -> Pixels:
     """
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
+        if image.mode == "F":
+            raise ValueError("floating-point pixels have no defined white; save it with 8 or 16 bits")
         if image.mode.startswith("I;16") or image.mode == "I":
             # Pillow's own conversion would clip 16-bit grays at 255 instead of scaling them.
             gray = (np.asarray(image, dtype=np.int64).clip(0, 65535) + 128) // 257
             return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
+        if "transparency" in image.info:
+            image = image.convert("RGBA")
         return np.asarray(image.convert("RGB"))
 
 
@@ -69,8 +85,8 @@ class CropDataset(Dataset[dict[str, Any]]):
 
     An unreadable file is replaced by the next one, with one warning; `num_skipped` counts such files.
 
-    root: folder, searched recursively. samples_per_epoch: length, default `repeats` times the number of files.
-    cache: decode all photos at once and keep them as uint8 in memory. ValueError for an empty folder.
+    root: folder, searched recursively. samples_per_epoch: length; by default `repeats` times the number of
+    files. cache: decode all photos at once and keep them as uint8 in memory. ValueError for an empty folder.
     """
 
     def __init__(
@@ -89,6 +105,7 @@ class CropDataset(Dataset[dict[str, Any]]):
             raise ValueError(
                 f"repeats and samples_per_epoch must be positive, got {repeats} and {samples_per_epoch}"
             )
+        self.root = root
         self.paths = list_images(root)
         self.hr_size = hr_size
         self.seed = seed
@@ -132,7 +149,7 @@ class CropDataset(Dataset[dict[str, Any]]):
             pixels = self._read(file_index) if self._cache is None else self._cache[file_index]
             if pixels is not None:
                 return pixels
-        raise ValueError(f"{self.paths[0].parent}: none of the {len(self.paths)} images can be read")
+        raise ValueError(f"{self.root}: none of the {len(self.paths)} images can be read")
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < self.samples_per_epoch:
@@ -187,7 +204,7 @@ class ValidationDataset(Dataset[dict[str, Any]]):
                 self.num_skipped += 1
                 warnings.warn(f"{path}: skipped, it can not be read ({error})", stacklevel=2)
                 continue
-            self._items.append((path.name, pixels))
+            self._items.append((os.path.basename(path), pixels))
         if not self._items:
             raise ValueError(f"{root}: none of the {len(paths)} images can be read")
 
@@ -204,7 +221,7 @@ class ValidationDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         name, pixels = self._items[index]
         seed = int(np.random.default_rng([self.seed, index]).integers(2**62))
         return {"hr": to_tensor(pixels), "seed": seed, "name": name}

@@ -13,16 +13,17 @@ RESIZE_MODES = ("area", "bilinear", "bicubic")
 
 def _check_probs(config: object, *names: str) -> None:
     for name in names:
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"{type(config).__name__}.{name} must lie in [0, 1], got {getattr(config, name)}")
+        value = getattr(config, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"{type(config).__name__}.{name} must lie in [0, 1], got {value}")
 
 
 def _check_range(config: object, name: str, lowest: float, highest: float = math.inf) -> None:
     low, high = getattr(config, name)
     if not lowest <= low <= high <= highest:
         raise ValueError(
-            f"{type(config).__name__}.{name} must be (low, high) with {lowest:g} <= low <= high <= {highest:g}, "
-            f"got ({low}, {high})"
+            f"{type(config).__name__}.{name} must be (low, high) "
+            f"with {lowest:g} <= low <= high <= {highest:g}, got ({low}, {high})"
         )
 
 
@@ -173,7 +174,7 @@ class DegradationConfig:
 
 _KEEP = ResizeConfig(up_down_keep_probs=(0.0, 0.0, 1.0), factor=(1.0, 1.0), antialias=True)
 _UPSR = DegradationConfig()
-# Light blur, an antialiased reduction (the second stage keeps HR / scale), then noise and JPEG at the LR size.
+# Light blur, an antialiased reduction (the second stage keeps HR / scale), then noise and JPEG on the LR.
 _MILD = DegradationConfig(
     bicubic_prob=0.4,
     first=StageConfig(

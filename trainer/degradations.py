@@ -44,13 +44,13 @@ def blur(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     batch, channels, height, width = image.shape
     pad = kernel.shape[-1] // 2
     padded = F.pad(image, (pad, pad, pad, pad), mode="reflect")
-    planes = padded.view(batch * channels, 1, height + 2 * pad, width + 2 * pad)
-    weight = kernel.to(image)[None, None]
+    planes = padded.reshape(batch * channels, 1, height + 2 * pad, width + 2 * pad)
+    weight = kernel.to(dtype=image.dtype).to(image.device)[None, None]
     return F.conv2d(planes, weight).view(batch, channels, height, width)
 
 
 def resize(image: torch.Tensor, size: tuple[int, int], mode: str, antialias: bool) -> torch.Tensor:
-    """Resizes (B, C, H, W) to (height, width) by "area", "bilinear" or "bicubic"; the size itself is kept as is."""
+    """Resizes (B, C, H, W) to (height, width) by "area", "bilinear" or "bicubic"; no change at that size."""
     if tuple(image.shape[-2:]) == size:
         return image
     if mode == "area":
@@ -147,17 +147,19 @@ class Degradation:
         return int(np.ceil(max(sides) / self.scale)) * self.scale
 
     @torch.no_grad()
-    def __call__(self, hr: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+    def __call__(self, hr: torch.Tensor, seeds: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """hr float32 (B, 3, H, W) in [0, 1] -> lr (B, 3, H/scale, W/scale), whole multiples of 1/255.
 
         seeds: one non-negative int per sample. ValueError for another shape, dtype or range, or for a side
         that is no multiple of the scale or below `min_hr_size`.
         """
         self._check(hr, seeds)
+        # Another memory format runs other kernels, whose last digits may differ.
+        hr = hr.contiguous()
         with torch.autocast(hr.device.type, enabled=False):
             return torch.cat([self._degrade(hr[i : i + 1], int(seed)) for i, seed in enumerate(seeds)])
 
-    def _check(self, hr: torch.Tensor, seeds: Sequence[int]) -> None:
+    def _check(self, hr: torch.Tensor, seeds: Sequence[int] | torch.Tensor) -> None:
         if hr.ndim != 4 or hr.shape[1] != 3 or hr.shape[0] == 0 or hr.dtype != torch.float32:
             raise ValueError(f"hr must be float32 (B, 3, H, W), got {hr.dtype} {tuple(hr.shape)}")
         if len(seeds) != hr.shape[0]:

@@ -37,8 +37,8 @@ CHROMA_TABLE = (
 
 
 @functools.cache
-def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """RGB->YCbCr and back (3, 3), the DCT of a flattened 8x8 block (64, 64), both tables (2, 64)."""
+def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """RGB -> YCbCr and back, (3, 3) each, and the DCT of a flattened 8x8 block, (64, 64)."""
     to_ycbcr = torch.tensor(
         [
             [0.299, 0.587, 0.114],
@@ -50,9 +50,8 @@ def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.
     index = torch.arange(8, dtype=torch.float64)
     dct = 0.5 * torch.cos((2 * index[None, :] + 1) * index[:, None] * math.pi / 16)
     dct[0] = math.sqrt(1 / 8)
-    tables = torch.tensor([LUMA_TABLE, CHROMA_TABLE], dtype=torch.float64)
-    constants = (to_ycbcr, torch.linalg.inv(to_ycbcr), torch.kron(dct, dct), tables)
-    return tuple(c.to(device=device, dtype=torch.float32) for c in constants)  # type: ignore[return-value]
+    to_rgb = torch.linalg.inv(to_ycbcr)
+    return to_ycbcr.float().to(device), to_rgb.float().to(device), torch.kron(dct, dct).float().to(device)
 
 
 def quantisation_tables(quality: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
@@ -61,9 +60,9 @@ def quantisation_tables(quality: Sequence[int], device: torch.device | str = "cp
         if not 1 <= value <= 100:
             raise ValueError(f"JPEG quality must lie in 1..100, got {value}")
     percent = [5000 // value if value < 50 else 200 - 2 * value for value in quality]
-    factor = torch.tensor(percent, dtype=torch.float32, device=device)[:, None, None]
-    tables = _constants(torch.device(device))[3]
-    return torch.floor((tables * factor + 50) / 100).clamp_(1, 255)
+    scaled = torch.tensor([LUMA_TABLE, CHROMA_TABLE]) * torch.tensor(percent)[:, None, None]
+    tables = torch.div(scaled + 50, 100, rounding_mode="floor").clamp_(1, 255)
+    return tables.to(device=device, dtype=torch.float32)
 
 
 def _code_plane(plane: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -72,13 +71,14 @@ def _code_plane(plane: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     padded = F.pad(plane - 128, (0, -width % 8, 0, -height % 8), mode="replicate")
     rows, columns = padded.shape[2] // 8, padded.shape[3] // 8
     dct = _constants(plane.device)[2]
-    blocks = padded.view(batch, channels, rows, 8, columns, 8).transpose(3, 4).reshape(batch, -1, 64)
+    blocks = padded.reshape(batch, channels, rows, 8, columns, 8).transpose(3, 4).reshape(batch, -1, 64)
     step = table[:, None]
     quantised = torch.round(blocks @ dct.T / step)
     blocks = (quantised * step) @ dct
     decoded = blocks.view(batch, channels, rows, columns, 8, 8).transpose(3, 4)
     decoded = decoded.reshape(batch, channels, rows * 8, columns * 8)[..., :height, :width]
-    return torch.round(decoded + 128).clamp_(0, 255)
+    # Half up as in libjpeg: flat blocks often lie half way, since their value is a multiple of step / 8.
+    return torch.floor(decoded + 128.5).clamp_(0, 255)
 
 
 def jpeg_round_trip(image: torch.Tensor, quality: Sequence[int]) -> torch.Tensor:
@@ -92,19 +92,23 @@ def jpeg_round_trip(image: torch.Tensor, quality: Sequence[int]) -> torch.Tensor
     if len(quality) != image.shape[0]:
         raise ValueError(f"JPEG needs one quality per image: {image.shape[0]} images, {len(quality)} values")
     batch, _, height, width = image.shape
-    to_ycbcr, to_rgb, _, _ = _constants(image.device)
+    to_ycbcr, to_rgb, _ = _constants(image.device)
     tables = quantisation_tables(quality, image.device)
 
-    rgb = torch.round(image * 255).clamp_(0, 255).view(batch, 3, -1)
+    rgb = torch.round(image * 255).clamp_(0, 255).reshape(batch, 3, -1)
     ycbcr = (to_ycbcr @ rgb).view(batch, 3, height, width)
     luma = _code_plane(torch.round(ycbcr[:, :1]), tables[:, 0])
 
     chroma = torch.round(ycbcr[:, 1:] + 128).clamp_(0, 255)
-    chroma = F.avg_pool2d(F.pad(chroma, (0, width % 2, 0, height % 2), mode="replicate"), 2)
-    chroma = _code_plane(torch.round(chroma), tables[:, 1])
+    # libjpeg fills the last blocks sideways before it averages, and downwards (in _code_plane) after.
+    chroma = F.avg_pool2d(F.pad(chroma, (0, -width % 16, 0, height % 2), mode="replicate"), 2)
+    # libjpeg rounds halves down in even and up in odd columns, so that they do not shift the colour.
+    columns = torch.arange(chroma.shape[-1], device=image.device)
+    chroma = _code_plane(torch.floor(chroma + 0.25 + 0.25 * (columns % 2)), tables[:, 1])
     # Doubling with weights 3/4 and 1/4 is libjpeg's default ("fancy") chroma upsampling.
+    chroma = chroma[..., : (width + 1) // 2]
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     chroma = torch.round(chroma[..., :height, :width]) - 128
 
-    rgb = to_rgb @ torch.cat([luma, chroma], dim=1).view(batch, 3, -1)
+    rgb = to_rgb @ torch.cat([luma, chroma], dim=1).reshape(batch, 3, -1)
     return (torch.round(rgb).clamp_(0, 255) / 255).view(batch, 3, height, width)

@@ -1,7 +1,7 @@
 """How near a super-resolved image is to the real one, as super-resolution papers measure it.
 
-All metrics are taken on Y of YCbCr (ITU-R BT.601, studio range 16..235) of the image as an 8-bit file would hold it,
-in float64 on the CPU, one value per image.
+All are taken on Y of YCbCr (ITU-R BT.601, studio range 16..235) of the image as an 8-bit file would hold it,
+in float64 on the CPU, and give one value per image.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ def luma(image: torch.Tensor) -> torch.Tensor:
     if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
         raise ValueError(f"image must be a float tensor (B,3,H,W), got {image.dtype} {tuple(image.shape)}")
     if not (image.min() >= 0 and image.max() <= 1):
-        raise ValueError(
-            f"image must be in [0,1] but spans [{image.min().item():.4g},{image.max().item():.4g}]; clip or scale it first"
-        )
+        span = f"[{image.min().item():.4g},{image.max().item():.4g}]"
+        raise ValueError(f"image must be in [0,1] but spans {span}; clip or scale it first")
     rgb = quantise(image, 255).cpu().double()
     weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64) / 255
     return 16 + torch.einsum("bchw,c->bhw", rgb, weights)
@@ -55,7 +54,7 @@ def psnr(sr: torch.Tensor, hr: torch.Tensor, border: int) -> torch.Tensor:
 
 
 def ssim(sr: torch.Tensor, hr: torch.Tensor, border: int) -> torch.Tensor:
-    """Structural similarity (Wang et al. 2004), Gaussian window of 11x11 and sigma 1.5, mean over whole windows: (B,).
+    """Structural similarity (Wang et al. 2004), Gaussian window of 11x11 and sigma 1.5: (B,).
 
     Args:
         sr, hr: (B,3,H,W) in [0,1].
@@ -82,7 +81,9 @@ def fine_detail(image: torch.Tensor) -> torch.Tensor:
     window = _hann(height)[:, None] * _hann(width)
     power = torch.fft.fft2((y - y.mean(dim=(1, 2), keepdim=True)) * window).abs().square()
     frequency = torch.hypot(_frequencies(height)[:, None], _frequencies(width))
-    return (power * (frequency > FINE_DETAIL_FREQUENCY)).sum(dim=(1, 2)) / (height * width * window.square().sum())
+    return (power * (frequency > FINE_DETAIL_FREQUENCY)).sum(dim=(1, 2)) / (
+        height * width * window.square().sum()
+    )
 
 
 def fine_detail_ratio(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
@@ -105,12 +106,14 @@ def _check_same_shape(sr: torch.Tensor, hr: torch.Tensor) -> None:
         raise ValueError(f"sr {tuple(sr.shape)} and hr {tuple(hr.shape)} must have one shape")
 
 
-def _luma_pair(sr: torch.Tensor, hr: torch.Tensor, border: int, smallest: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _luma_pair(
+    sr: torch.Tensor, hr: torch.Tensor, border: int, smallest: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     _check_same_shape(sr, hr)
     height, width = sr.shape[-2:]
     if border < 0 or min(height, width) - 2 * border < smallest:
         raise ValueError(
-            f"border {border} must be at least 0 and leave {smallest} pixels of a {height}x{width} image each way"
+            f"border {border} must be at least 0 and leave {smallest} pixels each way of {height}x{width}"
         )
     inner = slice(border, height - border), slice(border, width - border)
     return luma(sr)[(slice(None), *inner)], luma(hr)[(slice(None), *inner)]

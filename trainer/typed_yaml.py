@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -65,6 +66,27 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
             target[section] = target = dict(inner or {})
         target[name] = value
     return result
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, section by section."""
+    result = dict(base)
+    for name, value in changes.items():
+        inner = base.get(name)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        result[name] = merged(inner, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def to_plain(value: Any) -> Any:
+    """A configuration as what YAML can write and `build` can read again."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {name: to_plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def build(cls: type[T], content: Mapping[str, Any], where: str = "") -> T:
@@ -132,7 +154,9 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{key}: must be a section of keys and values, not {value!r}")
-        return {str(name): _coerce(item, get_args(hint)[1], _join(key, str(name))) for name, item in value.items()}
+        return dict(value)
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{key}: must be a section of keys and values, not {value!r}")
@@ -174,7 +198,7 @@ def _coerce_scalar(value: Any, hint: Any, key: str) -> Any:
             number = float(value)
         except (TypeError, ValueError):
             number = None
-        if number is not None and (hint is float or number.is_integer()):
+        if number is not None and math.isfinite(number) and (hint is float or number.is_integer()):
             return hint(value) if isinstance(value, int) else hint(number)
     elif hint in (str, bool) and type(value) is hint:
         return value

@@ -28,16 +28,16 @@ def plan_jobs(
 
     Args:
         inputs: files, folders and glob patterns.
-        out: one file's result, or a folder (created where missing) in which results keep the names of their
-            inputs and the layout of input folders. None: beside each input, its name ended by ``name_end``.
-        suffix: file type of the results, such as ``".png"``. None: the type ``out`` names, else that of the input
-            where it can be written, else PNG.
-        name_end: what marks a result that lies beside its input, such as ``"_x4"``.
+        out: the file for a single result, or a folder (created where missing) in which results keep the names
+            of their inputs and the layout of input folders. None: beside each input.
+        suffix: file type of the results, such as ``".png"``. None: the type ``out`` names, else that of the
+            input where it can be written, else PNG.
+        name_end: added to the name of a result that lies beside its input, such as ``"_upscaled"``.
         recursive: whether to descend into the subfolders of folders.
 
     Raises:
-        ValueError: nothing to read, an ``out`` that does not fit, or results that would overwrite each other or
-            an input.
+        ValueError: nothing to read, an ``out`` that does not fit, or results that would overwrite one another
+            or an input.
     """
     one_file = len(inputs) == 1 and Path(inputs[0]).is_file()
     as_folder = out is not None and (out.endswith(("/", os.sep)) or Path(out).is_dir() or not one_file)
@@ -125,23 +125,29 @@ def _find_sources(inputs: Sequence[str], out: Path | None, recursive: bool) -> l
 def _images_in(folder: Path, out: Path, recursive: bool) -> list[Path]:
     """Images below ``folder``, without hidden files and without earlier results where these lie inside it."""
     results = out.resolve()
-    skip_results = results != folder.resolve()
+    results_inside = folder.resolve() in results.parents
     return [
         path
         for path in sorted(folder.rglob("*") if recursive else folder.iterdir())
         if path.suffix.lower() in READ_SUFFIXES
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not (skip_results and results in path.resolve().parents)
+        and not (results_inside and results in path.resolve().parents)
     ]
 
 
+def _identity(path: Path) -> tuple[int, int]:
+    """Equal for two names of one file, be it by links or by a file system that ignores case."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
 def _check_collisions(jobs: Sequence[Job]) -> None:
-    sources = {job.source.resolve(): job.source for job in jobs}
+    sources = {_identity(job.source) for job in jobs}
     targets: dict[Path, Path] = {}
     for job in jobs:
         target = job.target.resolve()
-        if target in sources:
+        if target.exists() and _identity(target) in sources:
             raise ValueError(f"{job.target}: would overwrite an input; choose another -o")
         if target in targets:
             raise ValueError(

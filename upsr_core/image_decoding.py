@@ -13,6 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import TiffImageFile
+
+from .exif import ORIENTATION, set_tags, upright_block
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 # What Pillow raises on damaged files, by format and place of the damage.
@@ -20,10 +23,6 @@ DECODING_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError),
     *(struct.error, zlib.error),
 )
-ORIENTATION = 0x0112
-# A TIFF's first directory mixes these with the layout of its pixels, which must not go into another file:
-# description, make, model, orientation, resolution, software, date, artist, copyright, EXIF, GPS.
-_DESCRIPTIVE_TAGS = {270, 271, 272, ORIENTATION, 282, 283, 296, 305, 306, 315, 33432, 0x8769, 0x8825}
 
 
 class ImageFileError(ValueError):
@@ -55,23 +54,41 @@ def decode(path: Path, data: bytes) -> StoredImage:
     Raises:
         ImageFileError: it is no image, damaged, of a kind not supported, or too large.
     """
-    image = _open(path, data)
-    orientation = _orientation(path, image)
-    sixteen_bit = _has_16_bits(path, image, data)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # Pillow warns above its limit and refuses above twice of it; a warning comes too late to help.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        stored = _decode(path, data)
+    for text in dict.fromkeys(str(warning.message).strip() for warning in caught):
+        warnings.warn(f"{path}: {text}", stacklevel=2)
+    return stored
+
+
+def _decode(path: Path, data: bytes) -> StoredImage:
     try:
+        image = _open(path, data)
+        orientation: Any = None
+        if isinstance(image, TiffImageFile):
+            # Pillow and OpenCV, not always, turn TIFFs upright by themselves: give them none to turn.
+            orientation = image.tag_v2.get(ORIENTATION, 1)
+            data = set_tags(data, {ORIENTATION: 1})
+            image = _open(path, data)
         image.load()
+    except ImageFileError:
+        raise
     except DECODING_ERRORS as error:
         raise _damaged(path, error) from error
-    if sixteen_bit:
-        array = _pixels_16(path, image, data)
-    else:
-        array = _pixels_8(path, image, data)
-        # Pillow turns TIFFs upright while loading, and then takes the orientation out.
-        orientation = _orientation(path, image)
+    array = _pixels_16(path, image, data) if _has_16_bits(path, image, data) else _pixels_8(path, image, data)
+    exif = None
+    try:
+        orientation = orientation or image.getexif().get(ORIENTATION, 1)
+        exif = upright_block(image)
+    except DECODING_ERRORS as error:
+        warnings.warn(f"its EXIF data were left out, they are damaged ({one_line(error)})", stacklevel=2)
     return StoredImage(
         array=array,
-        orientation=orientation,
-        exif=_kept_exif(path, image),
+        orientation=orientation if orientation in range(1, 9) else 1,
+        exif=exif,
         # A CMYK profile means nothing to the sRGB that these pixels were converted to.
         icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
         format="JPEG" if image.format == "MPO" else str(image.format),
@@ -88,11 +105,12 @@ def _damaged(path: Path, error: BaseException) -> ImageFileError:
 
 
 def _open(path: Path, data: bytes) -> Image.Image:
+    if data[:4] in (b"II+\0", b"MM\0+"):
+        raise ImageFileError(f"{path}: is a BigTIFF, which is not supported; save it as TIFF or PNG")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns above its limit and refuses above twice of it; a warning would come too late to help.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=READ_FORMATS)
+        # PNGs have checksums, which only this looks at; the image is of no use afterwards.
+        Image.open(io.BytesIO(data), formats=READ_FORMATS).verify()
+        image = Image.open(io.BytesIO(data), formats=READ_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageFileError(
             f"{path}: has more than {Image.MAX_IMAGE_PIXELS} pixels, as decompression bombs do; cut it up, "
@@ -102,21 +120,19 @@ def _open(path: Path, data: bytes) -> Image.Image:
         raise ImageFileError(
             f"{path}: is damaged or of a kind we don't read; convert it to {', '.join(READ_FORMATS)}"
         ) from error
-    except DECODING_ERRORS as error:
-        raise _damaged(path, error) from error
     # An MPO is a JPEG with further pictures, such as depth, behind the one to show.
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
-        warnings.warn(f"{path}: has {frames} frames or pages; only the first is read", stacklevel=2)
+        warnings.warn(f"has {frames} frames or pages; only the first is read", stacklevel=2)
     return image
 
 
 def _has_16_bits(path: Path, image: Image.Image, data: bytes) -> bool:
     if image.format == "PNG":
         return data[24] == 16
-    if image.format != "TIFF":
+    if not isinstance(image, TiffImageFile):
         return False
-    tags = image.tag_v2  # type: ignore[attr-defined]
+    tags = image.tag_v2
     bits, sample_format = max(tags.get(258, (1,))), max(tags.get(339, (1,)))
     if bits not in (1, 2, 4, 8, 16) or sample_format != 1:
         raise ImageFileError(f"{path}: its values are not 8 or 16 bits, unsigned; convert it to 8 or 16 bits")
@@ -128,8 +144,8 @@ def _has_16_bits(path: Path, image: Image.Image, data: bytes) -> bool:
 def _pixels_8(path: Path, image: Image.Image, data: bytes) -> np.ndarray:
     transparent = "transparency" in image.info or image.mode in ("LA", "La", "RGBA", "RGBa", "PA")
     if image.mode == "CMYK":
-        warnings.warn(f"{path}: is CMYK and was converted to sRGB", stacklevel=2)
-        image = _cmyk_to_srgb(path, image)
+        warnings.warn("is CMYK and was converted to sRGB", stacklevel=2)
+        image = _cmyk_to_srgb(image)
     elif image.mode in ("1", "L", "LA", "La"):
         if image.format == "PNG" and data[24] in (2, 4) and "transparency" in image.info:
             # Pillow scales the pixels to 8 bits, but not the level that means transparent.
@@ -145,7 +161,7 @@ def _pixels_8(path: Path, image: Image.Image, data: bytes) -> np.ndarray:
     return array[..., None] if array.ndim == 2 else array
 
 
-def _cmyk_to_srgb(path: Path, image: Image.Image) -> Image.Image:
+def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if profile:
         try:
@@ -154,9 +170,7 @@ def _cmyk_to_srgb(path: Path, image: Image.Image) -> Image.Image:
                 image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
             )
         except (ImageCms.PyCMSError, OSError) as error:
-            warnings.warn(
-                f"{path}: its CMYK profile was ignored, it is unusable ({one_line(error)})", stacklevel=2
-            )
+            warnings.warn(f"its CMYK profile was ignored, it is unusable ({one_line(error)})", stacklevel=2)
         else:
             assert converted is not None  # only conversion in place returns None
             return converted
@@ -180,42 +194,9 @@ def _pixels_16(path: Path, image: Image.Image, data: bytes) -> np.ndarray:
         return np.concatenate([colours, alpha], axis=2)
     if image.format == "PNG" and data[25] == 4:  # gray with alpha, which OpenCV spreads over four channels
         return array[..., [0, 3]]
-    if image.format == "TIFF" and image.tag_v2.get(338, (2,))[0] == 1:  # type: ignore[attr-defined]
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(338, (2,))[0] == 1:
         # Alpha is multiplied into the colours.
         colours, alpha = array[..., :3], array[..., 3:]
         colours = (colours / np.maximum(alpha, 1)).clip(max=1) * 65535 + 0.5
         return np.concatenate([colours.astype(np.uint16), alpha], axis=2)
     return array
-
-
-def _orientation(path: Path, image: Image.Image) -> int:
-    orientation = _exif(path, image).get(ORIENTATION, 1)
-    return orientation if orientation in range(1, 9) else 1
-
-
-def _exif(path: Path, image: Image.Image) -> Image.Exif:
-    try:
-        return image.getexif()
-    except DECODING_ERRORS as error:
-        return _left_out(path, image, error)
-
-
-def _left_out(path: Path, image: Image.Image, error: Exception) -> Image.Exif:
-    warnings.warn(f"{path}: its EXIF data were left out, they are damaged ({one_line(error)})", stacklevel=2)
-    image.info.pop("exif", None)
-    return Image.Exif()
-
-
-def _kept_exif(path: Path, image: Image.Image) -> bytes | None:
-    exif = _exif(path, image)
-    if image.format == "TIFF":
-        for tag in set(exif) - _DESCRIPTIVE_TAGS:
-            del exif[tag]
-    if not exif:
-        return None
-    exif[ORIENTATION] = 1
-    try:
-        return exif.tobytes()
-    except DECODING_ERRORS as error:
-        _left_out(path, image, error)
-        return None

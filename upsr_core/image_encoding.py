@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from .exif import tiff_tags
+
 PNG_COMPRESSION = 6  # zlib's own default
 TIFF_STRIP_BYTES = 2**20
 
 
 def encode(
-    array: np.ndarray, file_format: str, quality: int, exif: Image.Exif, icc_profile: bytes | None
+    array: np.ndarray, file_format: str, quality: int, exif: bytes | None, icc_profile: bytes | None
 ) -> bytes:
     """Encode an image.
 
@@ -24,19 +26,22 @@ def encode(
         array: (h,w,c), c = 1 gray, 2 with alpha, 3 RGB, 4 with alpha; uint8, or uint16 for PNG and TIFF.
         file_format: ``"PNG"``, ``"JPEG"``, ``"WEBP"`` or ``"TIFF"``.
         quality: 1..100 of JPEG and WebP.
-        exif: tags to keep, may be empty.
+        exif: EXIF block to keep, beginning ``Exif``.
         icc_profile: colour profile to keep.
 
     Raises:
         OSError, ValueError, OverflowError, struct.error, cv2.error: the format cannot hold it.
     """
+    if array.dtype == np.uint16 and array.shape[2] == 2:
+        # What no library here writes or reads in 16 bits.
+        array = array[..., [0, 0, 0, 1]]
     if file_format == "TIFF":
         return _encode_tiff(array, exif, icc_profile)
     if array.dtype == np.uint16:
         return _encode_png_16(array, exif, icc_profile)
     options: dict[str, Any] = {"icc_profile": icc_profile} if icc_profile else {}
     if exif:
-        options["exif"] = exif.tobytes()
+        options["exif"] = exif
     if file_format == "PNG":
         options["compress_level"] = PNG_COMPRESSION
     else:
@@ -48,17 +53,16 @@ def encode(
     return buffer.getvalue()
 
 
-def _encode_png_16(array: np.ndarray, exif: Image.Exif, icc_profile: bytes | None) -> bytes:
+def _encode_png_16(array: np.ndarray, exif: bytes | None, icc_profile: bytes | None) -> bytes:
     """OpenCV writes the pixels, since Pillow writes no 16-bit RGB, and what OpenCV leaves out is put in."""
-    # OpenCV knows no gray with alpha: that is written as RGB with alpha.
-    order = {1: [0], 2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[array.shape[2]]
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[array.shape[2]]
     _, encoded = cv2.imencode(".png", array[..., order], [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])
     data = encoded.tobytes()
     extra = b""
     if icc_profile:
         extra += _png_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc_profile))
     if exif:
-        extra += _png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+        extra += _png_chunk(b"eXIf", exif[6:])
     header_end = 8 + 25  # signature and IHDR
     return data[:header_end] + extra + data[header_end:]
 
@@ -67,27 +71,25 @@ def _png_chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def _encode_tiff(array: np.ndarray, exif: Image.Exif, icc_profile: bytes | None) -> bytes:
+def _encode_tiff(array: np.ndarray, exif: bytes | None, icc_profile: bytes | None) -> bytes:
     """Deflated strips of horizontal differences: Pillow writes no 16-bit RGB, OpenCV no EXIF and ICC."""
     height, width, channels = array.shape
-    differences = array.astype(array.dtype.newbyteorder("<"))
+    tags = tiff_tags(exif)
+    differences = array.astype(array.dtype.newbyteorder("<" if tags.endian == "<" else ">"))
     differences[:, 1:] -= array[:, :-1]
     rows = max(1, TIFF_STRIP_BYTES // differences[0].nbytes)
     strips = [zlib.compress(differences[y : y + rows].tobytes()) for y in range(0, height, rows)]
     sizes = [len(strip) for strip in strips]
-    *offsets, end = np.cumsum([8, *sizes]).tolist()
-    exif[256], exif[257] = width, height
-    exif[258] = (8 * array.itemsize,) * channels  # bits per sample
-    exif[259], exif[317] = 8, 2  # deflate, horizontal differences
-    exif[262] = 1 if channels <= 2 else 2  # 0 is black, or RGB
-    exif[273], exif[278], exif[279] = tuple(offsets), rows, tuple(sizes)
-    exif[277], exif[284] = channels, 1  # samples per pixel, interleaved
+    tags[256], tags[257] = width, height
+    tags[258] = (8 * array.itemsize,) * channels  # bits per sample
+    tags[259], tags[317] = 8, 2  # deflate, horizontal differences
+    tags[262] = 1 if channels <= 2 else 2  # 0 is black, or RGB
+    tags[277], tags[284] = channels, 1  # samples per pixel, interleaved
+    # Where strips begin; Pillow counts from the end of the tags.
+    tags[273], tags[278], tags[279] = tuple(np.cumsum([0, *sizes[:-1]]).tolist()), rows, tuple(sizes)
     if channels in (2, 4):
-        exif[338] = 2  # the last sample is alpha, not multiplied in
+        tags[338] = 2  # the last sample is alpha, not multiplied in
     if icc_profile:
-        exif[34675] = icc_profile
-    padding = bytes(end % 2)  # a directory begins at an even place
-    directory = end + len(padding)
-    # An EXIF block is a TIFF file without pixels: 6 bytes of name, 8 of header, and the directory.
-    content = exif.tobytes(offset=directory)[14:]
-    return b"II*\0" + struct.pack("<I", directory) + b"".join(strips) + padding + content
+        tags[34675] = icc_profile
+    # An EXIF block is a TIFF file without pixels behind 6 bytes of name.
+    return tags.tobytes()[6:] + b"".join(strips)

@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 
+from .exif import HEIGHT, WIDTH, set_tags
 from .image_decoding import ImageFileError, decode, one_line
 from .image_encoding import encode
 
@@ -106,24 +106,28 @@ def check_output(path: str | Path, height: int, width: int, has_alpha: bool) -> 
         The format by the suffix: ``"PNG"``, ``"JPEG"``, ``"WEBP"`` or ``"TIFF"``.
 
     Raises:
-        ImageFileError: unknown suffix, no such folder, or a format that cannot hold transparency or this size.
+        ImageFileError: unknown suffix, no such folder, a format that cannot hold transparency or this size.
     """
     path = Path(path)
     file_format = WRITE_FORMATS.get(path.suffix.lower())
     if file_format is None:
         raise ImageFileError(f"{path}: not a kind we write; end its name in {', '.join(WRITE_FORMATS)}")
-    if not path.parent.is_dir():
+    try:
+        folder_exists, is_folder = path.parent.is_dir(), path.is_dir()
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    if not folder_exists:
         raise ImageFileError(f"{path}: there is no folder {path.parent}; create it first")
-    if path.is_dir():
+    if is_folder:
         raise ImageFileError(f"{path}: is a folder; name a file")
     if has_alpha and file_format == "JPEG":
         raise ImageFileError(
             f"{path}: JPEG has no transparency; write PNG, WebP or TIFF, or give a background colour"
         )
-    if max(height, width) > LARGEST_SIDE.get(file_format, 2**31):
+    largest = LARGEST_SIDE.get(file_format)
+    if largest is not None and max(height, width) > largest:
         raise ImageFileError(
-            f"{path}: {width}x{height} is too large for {file_format} (at most {LARGEST_SIDE[file_format]} a side); "
-            "write PNG or TIFF"
+            f"{path}: {width}x{height} is too large for {file_format}, at most {largest}; write PNG or TIFF"
         )
     return file_format
 
@@ -174,7 +178,9 @@ def write_image(
         warnings.warn(f"{path}: its profile for gray does not fit RGB pixels and was left out", stacklevel=2)
         icc_profile = None
     try:
-        data = encode(array, file_format, quality, _sized_exif(image.exif, array), icc_profile)
+        # What EXIF may say of the size is that of the image before.
+        exif = image.exif and set_tags(image.exif, {WIDTH: width, HEIGHT: height})
+        data = encode(array, file_format, quality, exif, icc_profile)
     except (OSError, ValueError, OverflowError, struct.error, cv2.error) as error:
         raise ImageFileError(
             f"{path}: {file_format} cannot hold this image ({one_line(error)}); write another format"
@@ -224,18 +230,6 @@ def _levels(
     return levels.numpy().astype(np.uint8 if depth == 8 else np.uint16)
 
 
-def _sized_exif(data: bytes | None, array: np.ndarray) -> Image.Exif:
-    """The EXIF block; where it names the size of the image, that of ``array`` (h,w,c)."""
-    exif = Image.Exif()
-    if data is not None:
-        exif.load(data)
-        details = exif.get_ifd(0x8769)
-        for tag, size in {0xA002: array.shape[1], 0xA003: array.shape[0]}.items():
-            if tag in details:
-                details[tag] = size
-    return exif
-
-
 def _write_whole(path: Path, data: bytes) -> None:
     temporary = path.parent / f".upsr-{secrets.token_hex(8)}.tmp"
     try:
@@ -248,6 +242,10 @@ def _write_whole(path: Path, data: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "free some space or write elsewhere" if full else "name a file in a folder you may write to"
-        raise ImageFileError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
+        raise _not_writable(path, error) from error
+
+
+def _not_writable(path: Path, error: OSError) -> ImageFileError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space or write elsewhere" if full else "name a file in a folder you may write to"
+    return ImageFileError(f"{path}: cannot be written ({error.strerror}); {remedy}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
 from diffusers.utils import logging
 
 from .models import UPSRUNet
+from .models.image_head import band_elements
 
 logger = logging.get_logger(__name__)
 
@@ -21,37 +21,48 @@ LARGEST_TILE = 512
 LARGEST_BATCH = 8
 
 
-def auto_tiling(unet: UPSRUNet, lr: torch.Tensor) -> tuple[int, int]:
-    """Tile side in LR pixels and tiles per call for the padded LR batch (B,3,h,w), by the free memory of its device."""
+def auto_tiling(unet: UPSRUNet, height: int, width: int, free: int) -> tuple[int, int]:
+    """Tile side in LR pixels, and tiles per call, for a padded LR image of ``height`` x ``width``.
+
+    Args:
+        unet: the denoiser.
+        height, width: multiples of its ``pad_multiple``.
+        free: bytes that are free on its device.
+
+    Returns:
+        The image's larger side where the whole fits and is not too large, else the largest tile that does.
+    """
     unit = unet.config.window_size * 2 ** (len(unet.config.channel_mult) - 1)
-    budget = USABLE_SHARE * free_bytes(lr.device) / activation_bytes_per_pixel(unet)
-    fitting_side = int(math.sqrt(budget)) // unit * unit
-    height, width = lr.shape[-2:]
-    if max(height, width) <= LARGEST_TILE and height * width <= budget:
-        return max(height, width), _fitting_batch(budget, height * width)
-    side = min(max(fitting_side, unit), LARGEST_TILE // unit * unit or unit)
-    if fitting_side < unit:
-        logger.warning("Less memory is free than the smallest tile (%d LR pixels) is likely to need.", unit)
-    return side, _fitting_batch(budget, side * side)
+    budget = int(USABLE_SHARE * free)
+    whole = max(height, width)
+    if whole <= LARGEST_TILE and activation_bytes(unet, height * width) <= budget:
+        return whole, _fitting_batch(unet, height * width, budget)
+    side = max(unit, min(LARGEST_TILE, whole) // unit * unit)
+    while side > unit and activation_bytes(unet, side * side) > budget:
+        side -= unit
+    if activation_bytes(unet, side * side) > budget:
+        logger.warning("Little memory is free: even the smallest tile, %d LR pixels, may not fit.", side)
+    return side, _fitting_batch(unet, side * side, budget)
 
 
-def _fitting_batch(budget: float, pixels: int) -> int:
-    return max(1, min(LARGEST_BATCH, int(budget // pixels)))
+def _fitting_batch(unet: UPSRUNet, pixels: int, budget: int) -> int:
+    fitting = (size for size in range(LARGEST_BATCH, 1, -1) if activation_bytes(unet, size * pixels) <= budget)
+    return next(fitting, 1)
 
 
-def activation_bytes_per_pixel(unet: UPSRUNet) -> int:
-    """Peak memory of one call per LR pixel, without weights and without gradients.
+def activation_bytes(unet: UPSRUNet, pixels: int) -> int:
+    """Peak memory of one call on so many LR pixels, without weights and without gradients.
 
-    Two places compete: the image head, where three feature maps live at output resolution, and the widest level of
-    the U-Net with its skips and its Swin layer. A quarter is added for what convolutions need on the side.
+    Two places compete: the widest level of the U-Net with its skips and its Swin layer, and the image head, which
+    works in bands at output resolution. A quarter is added for what convolutions need on the side.
     """
     config = unet.config
-    head = 3 * config.num_feat * config.scale**2
     skips = (2 + max(config.num_res_blocks)) * config.model_channels
-    swin = (2 + 2 * config.mlp_ratio) * config.swin_embed_dim
-    trunk = skips + max(6 * config.model_channels, swin)
+    trunk = skips + max(6 * config.model_channels, (2 + 2 * config.mlp_ratio) * config.swin_embed_dim)
+    before_bands = 2 * config.num_feat * (config.scale / 2) ** 2
+    bands = 3 * min(band_elements(unet.device), pixels * config.num_feat * config.scale**2)
     itemsize = torch.empty(0, dtype=unet.dtype).element_size()
-    return int(1.25 * itemsize * max(head, trunk))
+    return int(1.25 * itemsize * max(pixels * trunk, pixels * before_bands + bands))
 
 
 def free_bytes(device: torch.device) -> int:

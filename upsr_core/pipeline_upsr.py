@@ -15,7 +15,7 @@ from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 
 from .image_input import ImageInput, to_output, to_tensor
-from .memory import auto_tiling
+from .memory import auto_tiling, free_bytes
 from .models import ATDModel, UPSRUNet
 from .padding import pad_to_multiple
 from .scheduling_unw import UNWScheduler
@@ -239,7 +239,7 @@ class UPSRPipeline(DiffusionPipeline):
         if overlap < 0:
             raise ValueError(f"tile_overlap must not be negative, but is {overlap}")
         if tile_size is None:
-            tile_size, fitting = auto_tiling(self.unet, lr)
+            tile_size, fitting = auto_tiling(self.unet, *lr.shape[-2:], free_bytes(lr.device))
             if tile_size < whole:
                 logger.info("Tiles of %d LR pixels fit into the free memory.", tile_size)
         elif tile_size == 0:

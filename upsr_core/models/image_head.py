@@ -15,6 +15,11 @@ BAND_ELEMENTS_ELSEWHERE = 2**27
 LEAST_BAND_ROWS = 32
 
 
+def band_elements(device: torch.device) -> int:
+    """Elements of a feature map at output resolution that a band is cut to."""
+    return BAND_ELEMENTS.get(device.type, BAND_ELEMENTS_ELSEWHERE)
+
+
 class UpsampleConv(nn.Conv2d):
     """Nearest-neighbour x2, then a 3x3 convolution.
 
@@ -82,7 +87,7 @@ class ImageHead(nn.Module):
     def _band_rows(self, x: torch.Tensor) -> int:
         growth = 2 if len(self.upsample) else 1
         row = x[:, :, 0].numel() * growth**2
-        return max(LEAST_BAND_ROWS, BAND_ELEMENTS.get(x.device.type, BAND_ELEMENTS_ELSEWHERE) // row)
+        return max(LEAST_BAND_ROWS, band_elements(x.device) // row)
 
     def _band(self, x: torch.Tensor, start: int, rows: int) -> torch.Tensor:
         growth = 2 if len(self.upsample) else 1

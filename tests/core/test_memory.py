@@ -1,0 +1,55 @@
+"""Tile sizes by free memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from upsr_core import UPSRPipeline, UPSRUNet
+from upsr_core.memory import LARGEST_TILE, activation_bytes, auto_tiling, free_bytes
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def published_unet() -> UPSRUNet:
+    with torch.device("meta"):
+        return UPSRUNet()
+
+
+def test_small_images_stay_whole(published_unet: UPSRUNet) -> None:
+    assert auto_tiling(published_unet, 256, 128, 16 * GIB)[0] == 256
+
+
+@pytest.mark.parametrize("free", [GIB // 8, GIB // 2, GIB, 4 * GIB])
+def test_the_largest_tile_that_fits(published_unet: UPSRUNet, free: int) -> None:
+    side, batch = auto_tiling(published_unet, 1024, 1024, free)
+    assert side % 64 == 0
+    assert side == 64 or activation_bytes(published_unet, batch * side**2) <= free / 2
+    assert side == LARGEST_TILE or activation_bytes(published_unet, (side + 64) ** 2) > free / 2
+
+
+def test_more_memory_never_means_smaller_tiles(published_unet: UPSRUNet) -> None:
+    sides = [auto_tiling(published_unet, 2048, 2048, gib * GIB)[0] for gib in (1, 2, 4, 8, 16, 32)]
+    assert sides == sorted(sides)
+    assert sides[-1] == LARGEST_TILE
+
+
+def test_too_little_memory_is_said(published_unet: UPSRUNet, caplog) -> None:
+    assert auto_tiling(published_unet, 512, 512, 2**20) == (64, 1)
+    assert "smallest tile, 64" in caplog.text
+
+
+def test_half_precision_takes_half() -> None:
+    unet = UPSRUNet(model_channels=32, swin_embed_dim=32, num_feat=16)
+    full = activation_bytes(unet, 10_000)
+    assert activation_bytes(unet.to(torch.bfloat16), 10_000) == pytest.approx(full / 2, rel=1e-3)
+
+
+def test_free_memory_of_this_machine() -> None:
+    assert 2**20 < free_bytes(torch.device("cpu")) < 2**50
+
+
+def test_pipeline_uses_it(tiny_pipe: UPSRPipeline) -> None:
+    images = tiny_pipe(torch.rand(1, 3, 16, 700), num_inference_steps=1, output_type="pt").images
+    assert images.shape == (1, 3, 64, 2800)

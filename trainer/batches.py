@@ -1,0 +1,113 @@
+"""The endless, resumable stream of training batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from trainer.config import DataConfig
+from trainer.data import CropDataset
+from trainer.degradations import Degradation
+from trainer.pair_pool import PairPool
+
+# The dataset counts its items through; what it calls an epoch, it never reaches the end of.
+ENDLESS = 2**48
+
+
+def derived_seed(*key: int) -> int:
+    """A seed that is unlike that of any other key."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 2
+
+
+class MicroStepSampler(Sampler[list[int]]):
+    """Dataset indices of each micro-step, which depend on the micro-step alone: a resumed run just starts later.
+
+    Each pass through the files is shuffled anew, and the processes share it out.
+
+    Args:
+        num_files: items of one pass.
+        batch_size: items per process and micro-step.
+        seed: decides the order.
+        start: first micro-step.
+        rank, world_size: this process and how many there are.
+    """
+
+    def __init__(self, num_files: int, batch_size: int, seed: int, start: int, rank: int, world_size: int):
+        self.num_files, self.batch_size, self.seed, self.start = num_files, batch_size, seed, start
+        self.rank, self.world_size = rank, world_size
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, completed: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, completed]).permutation(self.num_files)
+
+    def _index(self, position: int) -> int:
+        completed, item = divmod(position, self.num_files)
+        return completed * self.num_files + int(self._order(completed)[item])
+
+    def __iter__(self) -> Iterator[list[int]]:
+        micro_step = self.start
+        while True:
+            first = (micro_step * self.world_size + self.rank) * self.batch_size
+            yield [self._index(first + i) for i in range(self.batch_size)]
+            micro_step += 1
+
+
+class Batches:
+    """Iterator over ``(lr, hr)`` batches in [0,1] on the training device.
+
+    Args:
+        data: where images come from and what becomes of them.
+        scale: super-resolution factor.
+        batch_size: pairs per batch.
+        seed: decides order, crops and degradations.
+        device: where the batches go.
+        rank, world_size: this process and how many there are.
+    """
+
+    def __init__(
+        self, data: DataConfig, scale: int, batch_size: int, seed: int, device: torch.device, rank: int, world_size: int
+    ):
+        self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
+        self.rank, self.world_size = rank, world_size
+        self.degradation = Degradation(data.degradation_config(), scale)
+        self.dataset = CropDataset(
+            data.train_dir, data.hr_size, seed=seed, samples_per_epoch=ENDLESS, cache=data.cache
+        )
+        size = data.pool_size
+        self.pool = PairPool(size, derived_seed(seed, rank)) if size else None
+
+    def from_micro_step(self, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches from a micro-step on. A pool must have been given its state of that moment beforehand."""
+        sampler = MicroStepSampler(
+            len(self.dataset.paths), self.batch_size, self.seed, start, self.rank, self.world_size
+        )
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=sampler,
+            num_workers=self.data.num_workers,
+            collate_fn=self._collate,
+            # Workers' seeds would come from the global generator otherwise, though nothing uses them.
+            generator=torch.Generator().manual_seed(0),
+            pin_memory=self.device.type == "cuda",
+        )
+        for batch in loader:
+            hr = batch["hr"].to(self.device, memory_format=torch.channels_last, non_blocking=True)
+            if self.data.degrade_on == "device":
+                lr = self.degradation(hr, batch["seeds"])
+            else:
+                lr = batch["lr"].to(self.device, non_blocking=True)
+            if self.pool is not None:
+                hr, lr = self.pool.exchange(hr, lr)
+            yield lr.contiguous(memory_format=torch.channels_last), hr
+
+    def _collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        hr, seeds = torch.stack([item["hr"] for item in items]), [item["seed"] for item in items]
+        batch = {"hr": hr, "seeds": seeds}
+        if self.data.degrade_on == "loader":
+            batch["lr"] = self.degradation(hr, seeds)
+        return batch

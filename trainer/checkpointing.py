@@ -1,0 +1,99 @@
+"""Checkpoints: everything an exact resume needs, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from trainer.export import replace_folder
+from trainer.typed_yaml import ConfigError
+
+STATE_FILE = "trainer_state.json"
+
+
+@dataclass
+class Progress:
+    """How far a stage has come.
+
+    Attributes:
+        stage: the network.
+        architecture: its arguments, which a resumed run must share.
+        step: optimiser steps done.
+        finished: the stage ended by its own limits, not by an interruption.
+        best_score: best value of the validation metric, and the step it was at.
+        minutes: wall-clock time spent in training, all runs together.
+    """
+
+    stage: str
+    architecture: dict[str, Any]
+    step: int = 0
+    finished: bool = False
+    best_score: float | None = None
+    best_step: int = 0
+    minutes: float = 0.0
+
+
+def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, keep: int | None) -> Path:
+    """Write ``folder/step-N`` and delete the oldest ones beyond ``keep``; every process must call it."""
+    path = folder / f"step-{progress.step:08d}"
+    partial = folder / f"{path.name}.partial"
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        (partial / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
+        replace_folder(partial, path)
+        for old in list_checkpoints(folder)[:-keep] if keep else []:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints of a stage, oldest first."""
+    found = [path for path in folder.glob("step-*") if path.suffix == "" and (path / STATE_FILE).is_file()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """What `save_checkpoint` noted.
+
+    Raises:
+        ConfigError: this is no checkpoint of this trainer.
+    """
+    try:
+        return Progress(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{checkpoint}: is no checkpoint of this trainer ({error}); name a step-N folder") from error
+
+
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path, architecture: dict[str, Any]) -> Progress:
+    """Bring everything registered with ``accelerator`` into the checkpoint's state; every process must call it.
+
+    Raises:
+        ConfigError: the checkpoint is of another architecture.
+    """
+    progress = read_progress(checkpoint)
+    check_architecture(progress, architecture, checkpoint)
+    accelerator.load_state(str(checkpoint))
+    return progress
+
+
+def check_architecture(progress: Progress, architecture: dict[str, Any], checkpoint: Path) -> None:
+    """Refuse a checkpoint whose network has other arguments than the configured one."""
+    # Through JSON, since there tuples are lists.
+    wanted = json.loads(json.dumps(architecture))
+    for key in sorted(wanted.keys() | progress.architecture.keys()):
+        saved = progress.architecture.get(key)
+        if saved != wanted.get(key):
+            raise ConfigError(
+                f"{checkpoint}: was trained with {progress.stage}.{key} = {saved}, the configuration says "
+                f"{wanted.get(key)}; use the same architecture or start anew in another output_dir"
+            )

@@ -1,0 +1,214 @@
+"""What a training run is told: one dataclass per section of the YAML file, and the checks that need no data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer.degradation_config import DEGRADATION_PRESETS, DegradationConfig
+from trainer.typed_yaml import ConfigError, apply_overrides, arguments_of, build, load_yaml, merged
+from upsr_core import ATDModel, UNWScheduler, UPSRUNet
+
+STAGES = ("sr_net", "unet")
+IMAGE_CHANNELS = 3
+# Follow from `scale`, so that they can not disagree with it.
+DERIVED = ("scale", "in_channels", "out_channels")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and what is made of them.
+
+    Attributes:
+        train_dir: folder of HR images, searched with its subfolders.
+        val_dir: folder of held-out HR images; None trains without validation.
+        hr_size: side in pixels of the random HR crops; LR is ``hr_size / scale``.
+        preset: name of the degradation in `trainer.degradation_config.DEGRADATION_PRESETS`.
+        degradation: changes to the preset, keyed as `DegradationConfig`.
+        degrade_on: ``loader`` makes the LR crops where the images are read, ``device`` on the training device.
+        pool_size: LR-HR pairs that each process keeps and shuffles across batches; 0 uses each batch as it comes.
+        cache: decode all photos once and keep them in memory, for small folders.
+        num_workers: processes that read and degrade beside the training process; 0 does it in between.
+        val_size: side in HR pixels of the centre crops that are validated.
+        val_images: at most so many of the held-out images are validated.
+    """
+
+    train_dir: Path
+    val_dir: Path | None = None
+    hr_size: int = 256
+    preset: str = "upsr"
+    degradation: dict[str, Any] = field(default_factory=dict)
+    degrade_on: Literal["loader", "device"] = "loader"
+    pool_size: int = 0
+    cache: bool = False
+    num_workers: int = 0
+    val_size: int = 256
+    val_images: int = 20
+
+    def __post_init__(self) -> None:
+        presets = ", ".join(DEGRADATION_PRESETS)
+        _require(self.preset in DEGRADATION_PRESETS, f"data.preset must be one of {presets}, not {self.preset!r}")
+        for name in ("pool_size", "num_workers"):
+            _require(getattr(self, name) >= 0, f"data.{name} must not be negative, not {getattr(self, name)}")
+        _require(self.val_images >= 1, f"data.val_images must be at least 1, not {self.val_images}")
+        self.degradation_config()
+
+    def degradation_config(self) -> DegradationConfig:
+        """The preset with the changes applied."""
+        preset = DEGRADATION_PRESETS[self.preset]
+        return build(DegradationConfig, merged(asdict(preset), self.degradation), "data.degradation")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """How one network is trained.
+
+    Attributes:
+        max_steps: optimiser steps.
+        max_minutes: wall-clock limit of one run; the stage ends early but properly. None is no limit.
+        batch_size: images per process and micro-step.
+        gradient_accumulation: micro-steps per optimiser step.
+        lr: AdamW's learning rate after the warm-up.
+        lr_schedule: ``constant``, or ``cosine`` down to ``lr_end`` at ``max_steps``.
+        lr_end: last learning rate of the cosine, as a share of ``lr``.
+        warmup_steps: steps over which the learning rate grows linearly from 0.
+        weight_decay: AdamW's.
+        max_grad_norm: gradients are scaled down to this norm; None never.
+        ema_decay: of the moving average of the weights, which is what is validated and exported.
+        lpips_weight: lambda of Eq. 9; 0 does without LPIPS.
+        best_metric: validation metric, averaged over the inputs, that decides which weights are exported to ``model``.
+    """
+
+    max_steps: int
+    max_minutes: float | None = None
+    batch_size: int = 16
+    gradient_accumulation: int = 1
+    lr: float = 1e-4
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_end: float = 0.0
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float | None = None
+    ema_decay: float = 0.999
+    lpips_weight: float = 0.0
+    best_metric: Literal["psnr", "ssim"] = "psnr"
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "gradient_accumulation"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("lr_end", "warmup_steps", "weight_decay", "lpips_weight"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
+        for name in ("lr", "max_grad_norm", "max_minutes"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"{name} must be above 0, not {value}")
+        _require(0 <= self.ema_decay < 1, f"ema_decay must be in [0,1), not {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run.
+
+    Attributes:
+        output_dir: everything the run writes: ``model``, ``model_last``, ``checkpoints``, ``samples``, ``logs``.
+        stage: ``sr_net`` trains g, ``unet`` the denoiser for a g that exists, ``both`` one after the other.
+        sr_net_from: for stage ``unet``: folder of the g to use, or of a pipeline with it. None: ``output_dir/model``.
+        scale: super-resolution factor s.
+        seed: decides the initial weights, the order of the images, crops, degradations, noise and timesteps.
+        mixed_precision: what the networks compute in; the weights stay float32.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+        log_every: optimiser steps between two lines of the log.
+        validate_every: optimiser steps between validations with sample images; 0 only at the end.
+        checkpoint_every: optimiser steps between checkpoints; 0 only at the end.
+        checkpoints_total_limit: newest checkpoints that are kept in each stage; None keeps all.
+        sr_net, unet, scheduler: arguments of `ATDModel`, `UPSRUNet` and `UNWScheduler`.
+        sr_net_training, unet_training: how each is trained.
+    """
+
+    output_dir: Path
+    data: DataConfig
+    sr_net_training: StageConfig
+    unet_training: StageConfig
+    stage: Literal["sr_net", "unet", "both"] = "both"
+    sr_net_from: Path | None = None
+    scale: int = 4
+    seed: int = 0
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    log_every: int = 50
+    validate_every: int = 1000
+    checkpoint_every: int = 1000
+    checkpoints_total_limit: int | None = 2
+    sr_net: dict[str, Any] = field(default_factory=dict, metadata=arguments_of(ATDModel, without=DERIVED))
+    unet: dict[str, Any] = field(default_factory=dict, metadata=arguments_of(UPSRUNet, without=DERIVED))
+    scheduler: dict[str, Any] = field(default_factory=dict, metadata=arguments_of(UNWScheduler))
+
+    def __post_init__(self) -> None:
+        _require(self.scale in (1, 2, 4, 8), f"scale must be 1, 2, 4 or 8, not {self.scale}")
+        for name in ("seed", "validate_every", "checkpoint_every"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
+        _require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
+        limit = self.checkpoints_total_limit
+        _require(limit is None or limit >= 1, f"checkpoints_total_limit must be at least 1 or null, not {limit}")
+        self._check_crops()
+
+    def _check_crops(self) -> None:
+        data, lr_size = self.data, self.data.hr_size // self.scale
+        _require(
+            data.hr_size > 0 and data.hr_size % self.scale == 0,
+            f"data.hr_size {data.hr_size} must be a multiple of scale {self.scale}",
+        )
+        if "unet" in self.stages:
+            arguments = self.unet_arguments
+            levels = len(arguments.get("channel_mult", (1, 2, 2, 4)))
+            unit = arguments.get("window_size", 8) * 2 ** (levels - 1)
+            _require(
+                lr_size % unit == 0,
+                f"data.hr_size / scale = {lr_size} must be a multiple of unet.window_size * 2^(levels - 1) = {unit}",
+            )
+            image_size = arguments.get("image_size", 64)
+            _require(
+                lr_size == image_size,
+                f"unet.image_size {image_size} must be data.hr_size / scale = {lr_size}: it says what the levels see "
+                "in training",
+            )
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The networks to train, in order."""
+        return STAGES if self.stage == "both" else (self.stage,)
+
+    @property
+    def sr_net_arguments(self) -> dict[str, Any]:
+        """All arguments for `ATDModel`."""
+        return {"scale": self.scale, **self.sr_net}
+
+    @property
+    def unet_arguments(self) -> dict[str, Any]:
+        """All arguments for `UPSRUNet`."""
+        in_channels = IMAGE_CHANNELS * self.scale**2
+        return {"scale": self.scale, "in_channels": in_channels, "cond_channels": 2 * in_channels, **self.unet}
+
+    @property
+    def sr_net_folder(self) -> Path:
+        """Where the denoiser's stage finds its g."""
+        return self.sr_net_from or self.output_dir / "model"
+
+    def training(self, stage: str) -> StageConfig:
+        """How the network ``stage`` is trained."""
+        return {"sr_net": self.sr_net_training, "unet": self.unet_training}[stage]
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML file and apply ``key.sub=value`` overrides to it.
+
+    Raises:
+        ConfigError: with one line that names the file or the key.
+    """
+    return build(TrainConfig, apply_overrides(load_yaml(path), overrides))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)

@@ -1,0 +1,85 @@
+"""Checks before the first step: what would fail late fails here, with one line."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+
+from trainer.config import TrainConfig
+from trainer.data import list_images
+from trainer.degradations import Degradation
+from trainer.export import load_sr_net
+from trainer.losses import LPIPSLoss
+from trainer.typed_yaml import ConfigError
+from upsr_core import ATDModel, UNWScheduler, UPSRUNet
+
+
+def preflight(config: TrainConfig) -> None:
+    """Raise ConfigError for what can be known to fail before any training."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError('tensorboard is not installed; run: pip install "upsr[train]"')
+    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("mixed_precision: fp16 needs a CUDA device; use no or bf16")
+    _check_data(config)
+    _check_networks(config)
+    for stage in config.stages:
+        load_lpips(config.training(stage).lpips_weight, f"{stage}_training.lpips_weight")
+    if config.stage == "unet":
+        load_sr_net(config.sr_net_folder)
+
+
+def load_lpips(weight: float, key: str) -> LPIPSLoss | None:
+    """LPIPS if it has a weight.
+
+    Raises:
+        ConfigError: the package or the backbone's weights are missing.
+    """
+    if weight == 0:
+        return None
+    try:
+        return LPIPSLoss()
+    except ImportError as error:
+        raise ConfigError(f'{key} {weight} needs the lpips package ({error}); pip install "upsr[train]"') from error
+    except OSError as error:
+        raise ConfigError(
+            f"{key} {weight} needs the VGG weights of torchvision, which are not in {torch.hub.get_dir()} and can not "
+            f"be downloaded ({error}); set {key}=0 to train without LPIPS"
+        ) from error
+
+
+def _check_data(config: TrainConfig) -> None:
+    data = config.data
+    for key, folder in (("data.train_dir", data.train_dir), ("data.val_dir", data.val_dir)):
+        try:
+            if folder is not None:
+                list_images(folder)
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from error
+    least = Degradation(data.degradation_config(), config.scale).min_hr_size
+    for key, size in (("data.hr_size", data.hr_size), ("data.val_size", data.val_size)):
+        if size < least or size % config.scale:
+            raise ConfigError(
+                f"{key} {size} must be a multiple of scale {config.scale} and at least {least} for this degradation"
+            )
+    for stage in config.stages:
+        batch_size = config.training(stage).batch_size
+        if 0 < data.pool_size < batch_size:
+            raise ConfigError(f"data.pool_size {data.pool_size} must be 0 or at least the batch size {batch_size}")
+
+
+def _check_networks(config: TrainConfig) -> None:
+    """Build everything once on the meta device, where it costs nothing."""
+    try:
+        UNWScheduler(**config.scheduler)
+    except ValueError as error:
+        raise ConfigError(f"scheduler: {error}") from error
+    for cls, key, arguments in (
+        (ATDModel, "sr_net", config.sr_net_arguments),
+        (UPSRUNet, "unet", config.unet_arguments),
+    ):
+        try:
+            with torch.device("meta"):
+                cls(**arguments)
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from error

@@ -1,0 +1,95 @@
+"""EXIF blocks: kept byte for byte, but for what turning and upscaling an image makes wrong."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+
+ORIENTATION, WIDTH, HEIGHT = 0x0112, 0xA002, 0xA003
+_DETAILS, _POSITION = 0x8769, 0x8825
+_PREFIX = b"Exif\0\0"
+# A TIFF's first directory mixes these with the layout of its pixels, which must not go into another file:
+# description, make, model, resolution, software, date, artist, copyright.
+_DESCRIPTIVE = {270, 271, 272, 282, 283, 296, 305, 306, 315, 33432} | {ORIENTATION, _DETAILS, _POSITION}
+
+
+def upright_block(image: Image.Image) -> bytes | None:
+    """The EXIF block of an opened file, beginning ``Exif``, with orientation 1; None where there is none.
+
+    Raises:
+        struct.error, and whatever Pillow raises: the EXIF data are damaged.
+    """
+    data = image.info.get("exif")
+    if data:
+        return set_tags(_PREFIX + data.removeprefix(_PREFIX), {ORIENTATION: 1})
+    # TIFF, and PNG's older ways to hold EXIF.
+    exif = image.getexif()
+    _reduce_to_descriptive(exif)
+    if not exif:
+        return None
+    exif[ORIENTATION] = 1
+    return exif.tobytes()
+
+
+def set_tags(block: bytes, values: Mapping[int, int]) -> bytes:
+    """Set whole-number tags of the image and its details where they are; what follows, a thumbnail, is left out.
+
+    Everything else stays where it is: text in any encoding, and makers' notes, which point into the block.
+
+    Args:
+        block: EXIF block, or a whole TIFF file, of which the further pages are left out.
+        values: by tag.
+
+    Raises:
+        struct.error: the block is damaged.
+    """
+    data = bytearray(block)
+    start = len(_PREFIX) if block.startswith(_PREFIX) else 0
+    order = "<" if data[start : start + 2] == b"II" else ">"
+
+    def set_in_directory(offset: int) -> dict[int, int]:
+        """Where the directory's tags point to, and under 0 where its own end is."""
+        at = start + offset
+        (count,) = struct.unpack_from(f"{order}H", data, at)
+        pointers = {0: at + 2 + 12 * count}
+        for entry in range(at + 2, pointers[0], 12):
+            tag, _, _, pointers_to = struct.unpack_from(f"{order}HHII", data, entry)
+            pointers[tag] = pointers_to
+            if tag in values:
+                value = values[tag]
+                kind, layout = (3, "HIHxx") if value < 2**16 else (4, "HII")  # SHORT or LONG
+                struct.pack_into(f"{order}{layout}", data, entry + 2, kind, 1, value)
+        return pointers
+
+    pointers = set_in_directory(struct.unpack_from(f"{order}I", data, start + 4)[0])
+    struct.pack_into(f"{order}I", data, pointers[0], 0)  # the thumbnail's directory would follow
+    if _DETAILS in pointers:
+        set_in_directory(pointers[_DETAILS])
+    return bytes(data)
+
+
+def tiff_tags(block: bytes | None) -> Image.Exif:
+    """The block as tags to put beside the layout of a TIFF's pixels."""
+    exif = Image.Exif()
+    if block is not None:
+        exif.load(block)
+        _reduce_to_descriptive(exif)
+    return exif
+
+
+def _reduce_to_descriptive(exif: Image.Exif) -> None:
+    for tag in set(exif) - _DESCRIPTIVE:
+        del exif[tag]
+    _keep_encoding(exif)
+    for tag in {_DETAILS, _POSITION} & set(exif):
+        _keep_encoding(exif.get_ifd(tag))
+
+
+def _keep_encoding(directory: Any) -> None:
+    # Pillow reads text as Latin-1 and would write all that is not ASCII as "?".
+    for tag, value in list(directory.items()):
+        if isinstance(value, str) and not value.isascii():
+            directory[tag] = value.encode("latin-1")
