@@ -25,7 +25,7 @@ def derived_seed(*key: int) -> int:
 
 
 class MicroStepSampler(Sampler[list[int]]):
-    """Dataset indices of each micro-step, which depend on the micro-step alone: a resumed run just starts later.
+    """Dataset indices of each micro-step. They depend on nothing else, so a resumed run just starts later.
 
     Each pass through the files is shuffled anew, and the processes share it out.
 
@@ -70,7 +70,14 @@ class Batches:
     """
 
     def __init__(
-        self, data: DataConfig, scale: int, batch_size: int, seed: int, device: torch.device, rank: int, world_size: int
+        self,
+        data: DataConfig,
+        scale: int,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        rank: int,
+        world_size: int,
     ):
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
         self.rank, self.world_size = rank, world_size
@@ -82,7 +89,7 @@ class Batches:
         self.pool = PairPool(size, derived_seed(seed, rank)) if size else None
 
     def from_micro_step(self, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The batches from a micro-step on. A pool must have been given its state of that moment beforehand."""
+        """The batches from a micro-step on. A pool must have got its state of that moment beforehand."""
         sampler = MicroStepSampler(
             len(self.dataset.paths), self.batch_size, self.seed, start, self.rank, self.world_size
         )

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from trainer.export import replace_folder
+from trainer.pair_pool import PairPool
 from trainer.typed_yaml import ConfigError
 
 STATE_FILE = "trainer_state.json"
@@ -38,14 +40,29 @@ class Progress:
     minutes: float = 0.0
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, keep: int | None) -> Path:
-    """Write ``folder/step-N`` and delete the oldest ones beyond ``keep``; every process must call it."""
+def save_checkpoint(
+    accelerator: Accelerator, folder: Path, progress: Progress, pool: PairPool | None, keep: int | None
+) -> Path:
+    """Write ``folder/step-N`` and delete the oldest ones beyond ``keep``; every process must call it.
+
+    Args:
+        accelerator: holds all state that the processes share.
+        folder: of the stage's checkpoints.
+        progress: noted in the checkpoint.
+        pool: this process's own.
+        keep: number of checkpoints to keep, None for all.
+
+    Returns:
+        The checkpoint's folder.
+    """
     path = folder / f"step-{progress.step:08d}"
     partial = folder / f"{path.name}.partial"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(partial))
+    if pool is not None:
+        torch.save(pool.state_dict(), partial / _pool_file(accelerator))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (partial / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
@@ -71,22 +88,38 @@ def read_progress(checkpoint: Path) -> Progress:
     try:
         return Progress(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{checkpoint}: is no checkpoint of this trainer ({error}); name a step-N folder") from error
+        raise ConfigError(
+            f"{checkpoint}: is no checkpoint of this trainer ({error}); name a step-N folder"
+        ) from error
 
 
-def load_checkpoint(accelerator: Accelerator, checkpoint: Path, architecture: dict[str, Any]) -> Progress:
-    """Bring everything registered with ``accelerator`` into the checkpoint's state; every process must call it.
+def load_checkpoint(
+    accelerator: Accelerator, checkpoint: Path, architecture: dict[str, Any], pool: PairPool | None
+) -> Progress:
+    """Put all that `save_checkpoint` wrote back in its place; every process must call it.
 
     Raises:
-        ConfigError: the checkpoint is of another architecture.
+        ConfigError: the checkpoint is of another architecture, or of a run with another pool.
     """
     progress = read_progress(checkpoint)
-    check_architecture(progress, architecture, checkpoint)
+    _check_architecture(progress, architecture, checkpoint)
     accelerator.load_state(str(checkpoint))
+    if pool is not None:
+        file = checkpoint / _pool_file(accelerator)
+        try:
+            pool.load_state_dict(torch.load(file, map_location=accelerator.device, weights_only=True))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{file}: can not be used ({error}); resume with the same data.pool_size and processes"
+            ) from error
     return progress
 
 
-def check_architecture(progress: Progress, architecture: dict[str, Any], checkpoint: Path) -> None:
+def _pool_file(accelerator: Accelerator) -> str:
+    return f"pool_{accelerator.process_index}.pt"
+
+
+def _check_architecture(progress: Progress, architecture: dict[str, Any], checkpoint: Path) -> None:
     """Refuse a checkpoint whose network has other arguments than the configured one."""
     # Through JSON, since there tuples are lists.
     wanted = json.loads(json.dumps(architecture))

@@ -1,4 +1,4 @@
-"""What a training run is told: one dataclass per section of the YAML file, and the checks that need no data."""
+"""What a training run is told: a dataclass for each section of the YAML file, and checks that need no data."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class DataConfig:
         hr_size: side in pixels of the random HR crops; LR is ``hr_size / scale``.
         preset: name of the degradation in `trainer.degradation_config.DEGRADATION_PRESETS`.
         degradation: changes to the preset, keyed as `DegradationConfig`.
-        degrade_on: ``loader`` makes the LR crops where the images are read, ``device`` on the training device.
-        pool_size: LR-HR pairs that each process keeps and shuffles across batches; 0 uses each batch as it comes.
+        degrade_on: make the LR crops where the images are read (``loader``) or on the training device.
+        pool_size: LR-HR pairs that a process keeps and shuffles across batches; 0 takes batches as they come.
         cache: decode all photos once and keep them in memory, for small folders.
         num_workers: processes that read and degrade beside the training process; 0 does it in between.
         val_size: side in HR pixels of the centre crops that are validated.
@@ -49,7 +49,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         presets = ", ".join(DEGRADATION_PRESETS)
-        _require(self.preset in DEGRADATION_PRESETS, f"data.preset must be one of {presets}, not {self.preset!r}")
+        _require(
+            self.preset in DEGRADATION_PRESETS, f"data.preset must be one of {presets}, not {self.preset!r}"
+        )
         for name in ("pool_size", "num_workers"):
             _require(getattr(self, name) >= 0, f"data.{name} must not be negative, not {getattr(self, name)}")
         _require(self.val_images >= 1, f"data.val_images must be at least 1, not {self.val_images}")
@@ -78,7 +80,7 @@ class StageConfig:
         max_grad_norm: gradients are scaled down to this norm; None never.
         ema_decay: of the moving average of the weights, which is what is validated and exported.
         lpips_weight: lambda of Eq. 9; 0 does without LPIPS.
-        best_metric: validation metric, averaged over the inputs, that decides which weights are exported to ``model``.
+        best_metric: validation metric, averaged over the inputs, whose best weights are in ``model``.
     """
 
     max_steps: int
@@ -111,9 +113,10 @@ class TrainConfig:
     """A whole run.
 
     Attributes:
-        output_dir: everything the run writes: ``model``, ``model_last``, ``checkpoints``, ``samples``, ``logs``.
+        output_dir: all the run writes: ``model`` (best), ``model_last``, ``checkpoints``, ``samples``, ``logs``.
         stage: ``sr_net`` trains g, ``unet`` the denoiser for a g that exists, ``both`` one after the other.
-        sr_net_from: for stage ``unet``: folder of the g to use, or of a pipeline with it. None: ``output_dir/model``.
+        sr_net_from: folder of the g that the denoiser is trained for, or of a pipeline with it; None for
+            ``output_dir/model``.
         scale: super-resolution factor s.
         seed: decides the initial weights, the order of the images, crops, degradations, noise and timesteps.
         mixed_precision: what the networks compute in; the weights stay float32.
@@ -150,7 +153,9 @@ class TrainConfig:
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
         _require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
         limit = self.checkpoints_total_limit
-        _require(limit is None or limit >= 1, f"checkpoints_total_limit must be at least 1 or null, not {limit}")
+        _require(
+            limit is None or limit >= 1, f"checkpoints_total_limit must be at least 1 or null, not {limit}"
+        )
         self._check_crops()
 
     def _check_crops(self) -> None:
@@ -165,13 +170,13 @@ class TrainConfig:
             unit = arguments.get("window_size", 8) * 2 ** (levels - 1)
             _require(
                 lr_size % unit == 0,
-                f"data.hr_size / scale = {lr_size} must be a multiple of unet.window_size * 2^(levels - 1) = {unit}",
+                f"data.hr_size / scale = {lr_size} must be a multiple of "
+                f"unet.window_size * 2^(levels - 1) = {unit}",
             )
             image_size = arguments.get("image_size", 64)
             _require(
                 lr_size == image_size,
-                f"unet.image_size {image_size} must be data.hr_size / scale = {lr_size}: it says what the levels see "
-                "in training",
+                f"unet.image_size {image_size} must be data.hr_size / scale = {lr_size}",
             )
 
     @property
@@ -188,7 +193,12 @@ class TrainConfig:
     def unet_arguments(self) -> dict[str, Any]:
         """All arguments for `UPSRUNet`."""
         in_channels = IMAGE_CHANNELS * self.scale**2
-        return {"scale": self.scale, "in_channels": in_channels, "cond_channels": 2 * in_channels, **self.unet}
+        return {
+            "scale": self.scale,
+            "in_channels": in_channels,
+            "cond_channels": 2 * in_channels,
+            **self.unet,
+        }
 
     @property
     def sr_net_folder(self) -> Path:

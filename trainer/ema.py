@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
+Network = TypeVar("Network", bound=nn.Module)
 
-class EMA:
+
+class EMA(Generic[Network]):
     """A second network whose weights follow those of the trained one.
 
-    The decay is min(decay, (1 + n) / (10 + n)) at update n, so that the average forgets the initial weights early in
-    training and is a constant-decay average from then on.
+    The decay is min(decay, (1 + n) / (10 + n)) at update n: it first forgets the initial weights, then is constant.
 
     Args:
         model: the network to follow, not wrapped for distributed training.
         decay: share that is kept at each update, in [0,1).
     """
 
-    def __init__(self, model: nn.Module, decay: float):
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: Network, decay: float):
+        self.model: Network = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
 

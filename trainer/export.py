@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import shutil
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from trainer.typed_yaml import ConfigError
 from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
+
+Network = TypeVar("Network", ATDModel, UPSRUNet)
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -35,9 +38,10 @@ def export(folder: Path, sr_net: ATDModel, unet: UPSRUNet | None, scheduler: UNW
     replace_folder(partial, folder)
 
 
-def _contiguous(network: ATDModel | UPSRUNet) -> ATDModel | UPSRUNet:
+def _contiguous(network: Network) -> Network:
     """A copy as safetensors wants it: on the CPU and in the plain memory format."""
-    return copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).requires_grad_(True)
+    network = copy.deepcopy(network).cpu()
+    return network.to(memory_format=torch.contiguous_format).requires_grad_(True)
 
 
 def load_sr_net(folder: Path) -> ATDModel:
@@ -48,7 +52,9 @@ def load_sr_net(folder: Path) -> ATDModel:
     """
     source = folder / "sr_net" if (folder / "sr_net").is_dir() else folder
     if not (source / "config.json").is_file():
-        raise ConfigError(f"{folder}: holds no sr_net; train stage sr_net first or set sr_net_from to its folder")
+        raise ConfigError(
+            f"{folder}: holds no sr_net; train stage sr_net first or set sr_net_from to its folder"
+        )
     try:
         sr_net = ATDModel.from_pretrained(source)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:

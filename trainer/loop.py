@@ -18,10 +18,8 @@ from trainer.batches import Batches, derived_seed
 from trainer.checkpointing import Progress, load_checkpoint, save_checkpoint
 from trainer.config import STAGES, StageConfig, TrainConfig
 from trainer.ema import EMA
-from trainer.export import export
-from trainer.stages import DenoiserStage, SRNetStage
-from trainer.validation import Scores, Validation, pipeline_upscaler, save_png, sr_upscaler
-from upsr_core import UNWScheduler
+from trainer.stages import Stage
+from trainer.validation import Scores, Validation, save_png
 
 logger = logging.getLogger("trainer")
 
@@ -71,11 +69,10 @@ class StageTrainer:
         accelerator: with the gradient accumulation of this stage.
     """
 
-    def __init__(self, config: TrainConfig, stage: SRNetStage | DenoiserStage, accelerator: Accelerator):
+    def __init__(self, config: TrainConfig, stage: Stage[Any], accelerator: Accelerator):
         self.config, self.stage, self.accelerator = config, stage, accelerator
         self.training = config.training(stage.name)
         self.folder = config.output_dir
-        self.scheduler = UNWScheduler(**config.scheduler)
         self.seed = derived_seed(config.seed, STAGES.index(stage.name))
         device = accelerator.device
 
@@ -95,10 +92,7 @@ class StageTrainer:
         )
         self.model, self.optimizer = accelerator.prepare(network, optimizer)
         accelerator.register_for_checkpointing(self.ema)
-        if isinstance(stage, DenoiserStage):
-            stage.sr_net.to(device)
-        if stage.lpips is not None:
-            stage.lpips.to(device)
+        stage.to(device)
 
         self.batches = Batches(
             config.data,
@@ -109,17 +103,17 @@ class StageTrainer:
             accelerator.process_index,
             accelerator.num_processes,
         )
-        if self.batches.pool is not None:
-            accelerator.register_for_checkpointing(self.batches.pool)
         self.validation: Validation | None = None
         if config.data.val_dir is not None and accelerator.is_main_process:
             self.validation = Validation(config.data, config.scale, config.seed, device)
         self._baselines: dict[str, tuple[dict[str, Scores], dict[str, torch.Tensor]]] = {}
 
     def run(self, checkpoint: Path | None) -> bool:
-        """Train, then validate, save a checkpoint and export. False: interrupted, only the checkpoint was saved."""
+        """Train, then validate, save and export. False: interrupted, and only a checkpoint was saved."""
         if checkpoint is not None:
-            self.progress = load_checkpoint(self.accelerator, checkpoint, self.progress.architecture)
+            self.progress = load_checkpoint(
+                self.accelerator, checkpoint, self.progress.architecture, self.batches.pool
+            )
             self._log(f"resumed from {checkpoint}")
         config, progress = self.config, self.progress
         progress.finished = False
@@ -178,7 +172,9 @@ class StageTrainer:
                 accelerator.backward(losses["loss"])
                 if accelerator.sync_gradients:
                     limit = self.training.max_grad_norm
-                    norm = accelerator.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
+                    norm = accelerator.clip_grad_norm_(
+                        self.model.parameters(), math.inf if limit is None else limit
+                    )
                     meter.add({"grad_norm": norm})
                 self.optimizer.step()
                 self.optimizer.zero_grad()
@@ -197,7 +193,9 @@ class StageTrainer:
     def _log_step(self, meter: _Meter) -> None:
         values, timing = meter.read()
         rate = learning_rate(self.training, self.progress.step - 1)
-        images = self.training.batch_size * self.training.gradient_accumulation * self.accelerator.num_processes
+        images = (
+            self.training.batch_size * self.training.gradient_accumulation * self.accelerator.num_processes
+        )
         seconds = timing["seconds_per_step"]
         remaining = (self.training.max_steps - self.progress.step) * seconds / 60
         means = ", ".join(f"{name} {value:.5f}" for name, value in values.items())
@@ -222,13 +220,10 @@ class StageTrainer:
         """Whether this is the best score so far."""
         if not self._baselines:
             self._baselines["bicubic"] = validation.run(validation.bicubic)
-            if isinstance(self.stage, DenoiserStage):
-                self._baselines["g"] = validation.run(sr_upscaler(self.stage.sr_net))
-        if isinstance(self.stage, DenoiserStage):
-            name, upscaler = "upsr", pipeline_upscaler(self.ema.model, self.stage.sr_net, self.scheduler)
-        else:
-            name, upscaler = "g", sr_upscaler(self.ema.model)
-        results = {**self._baselines, name: validation.run(upscaler)}
+            for method, upscaler in self.stage.references().items():
+                self._baselines[method] = validation.run(upscaler)
+        result = validation.run(self.stage.upscaler(self.ema.model))
+        results = {**self._baselines, self.stage.method: result}
 
         step = self.progress.step
         scalars = {}
@@ -244,24 +239,21 @@ class StageTrainer:
             tracker.log_images({f"samples/{kind}": grid[None].numpy()}, step=step, dataformats="NCHW")
         self.accelerator.log(scalars, step=step)
 
-        scores = results[name][0].values()
-        score = sum(values[self.training.best_metric] for values in scores) / len(scores)
+        metric = self.training.best_metric
+        score = sum(scores[metric] for scores in result[0].values()) / len(result[0])
         best = self.progress.best_score is None or score > self.progress.best_score
         if best:
             self.progress.best_score, self.progress.best_step = score, step
         return best
 
     def _export(self, name: str) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        if isinstance(self.stage, DenoiserStage):
-            export(self.folder / name, self.stage.sr_net, self.ema.model, self.scheduler)
-        else:
-            export(self.folder / name, self.ema.model, None, self.scheduler)
+        if self.accelerator.is_main_process:
+            self.stage.export(self.folder / name, self.ema.model)
 
     def _save(self) -> Path:
         folder = self.folder / "checkpoints" / self.stage.name
-        return save_checkpoint(self.accelerator, folder, self.progress, self.config.checkpoints_total_limit)
+        keep = self.config.checkpoints_total_limit
+        return save_checkpoint(self.accelerator, folder, self.progress, self.batches.pool, keep)
 
     def _log(self, message: str) -> None:
         if self.accelerator.is_main_process:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from trainer.config import TrainConfig
+from trainer.export import export
 from trainer.losses import LPIPSLoss
+from trainer.validation import Upscaler, pipeline_upscaler, sr_upscaler
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 from upsr_core.uncertainty import uncertainty, upsample
 
@@ -17,16 +21,31 @@ Losses = dict[str, torch.Tensor]
 Network = TypeVar("Network", ATDModel, UPSRUNet)
 
 
-class Stage(Protocol):
-    """The training of one network. ``name`` is the network's in the pipeline."""
+class Stage(ABC, Generic[Network]):
+    """The training of one network.
 
-    name: str
+    Args:
+        config: the whole run.
+        lpips: None where LPIPS has no weight.
+    """
 
-    def build_model(self) -> ATDModel | UPSRUNet:
+    name: ClassVar[str]
+    """Of the network in the pipeline."""
+    method: ClassVar[str]
+    """What validation calls the result."""
+
+    def __init__(self, config: TrainConfig, lpips: LPIPSLoss | None):
+        self.config, self.lpips = config, lpips
+        self.scheduler = UNWScheduler(**config.scheduler)
+
+    @abstractmethod
+    def build_model(self) -> Network:
         """The network with its initial weights."""
-        ...
 
-    def losses(self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator) -> Losses:
+    @abstractmethod
+    def losses(
+        self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator
+    ) -> Losses:
         """Scalar losses of a batch; ``"loss"`` is the one to minimise.
 
         Args:
@@ -34,52 +53,100 @@ class Stage(Protocol):
             lr, hr: (B,3,h,w) and (B,3,s*h,s*w) in [0,1].
             generator: on the CPU, so that every kind of device draws the same.
         """
-        ...
+
+    @abstractmethod
+    def upscaler(self, network: Network) -> Upscaler:
+        """What to validate for these weights."""
+
+    def references(self) -> dict[str, Upscaler]:
+        """What to validate once, beside bicubic upsampling, to compare with."""
+        return {}
+
+    @abstractmethod
+    def export(self, folder: Path, network: Network) -> None:
+        """Write the folder that others load."""
+
+    def to(self, device: torch.device) -> None:
+        """Move all that the losses need."""
+        if self.lpips is not None:
+            self.lpips.to(device)
 
 
-class SRNetStage:
+class SRNetStage(Stage[ATDModel]):
     """Training of g: L1 distance in [0,1] units, plus weighted LPIPS."""
 
-    name = "sr_net"
-
-    def __init__(self, config: TrainConfig, lpips: LPIPSLoss | None):
-        self.config, self.lpips = config, lpips
+    name, method = "sr_net", "g"
 
     def build_model(self) -> ATDModel:
         """g with its initial weights."""
         return build_seeded(ATDModel, self.config.sr_net_arguments, self.config.seed)
 
-    def losses(self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator) -> Losses:
+    def losses(
+        self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator
+    ) -> Losses:
         """``l1``, ``lpips`` where it is wanted, and ``loss``; see `Stage.losses`. Nothing is random here."""
         del generator
         sr = model(lr, return_dict=False)[0].float()
-        losses = {"l1": F.l1_loss(sr, hr)}
-        return _add_lpips(losses, self.lpips, self.config.sr_net_training.lpips_weight, 2 * sr - 1, 2 * hr - 1)
+        weight = self.config.sr_net_training.lpips_weight
+        return _add_lpips({"l1": F.l1_loss(sr, hr)}, self.lpips, weight, 2 * sr - 1, 2 * hr - 1)
+
+    def upscaler(self, network: ATDModel) -> Upscaler:
+        """g by itself."""
+        return sr_upscaler(network)
+
+    def export(self, folder: Path, network: ATDModel) -> None:
+        """g alone: there is no denoiser for it yet."""
+        export(folder, network, None, self.scheduler)
 
 
-class DenoiserStage:
-    """Training of the denoiser for a frozen g: mean squared error in [-1,1] units plus weighted LPIPS (Eq. 9)."""
+class DenoiserStage(Stage[UPSRUNet]):
+    """Training of the denoiser for a frozen g: squared error in [-1,1] units plus weighted LPIPS (Eq. 9).
 
-    name = "unet"
+    Args:
+        config, lpips: as in `Stage`.
+        sr_net: g, which is run once per batch.
+    """
 
-    def __init__(self, config: TrainConfig, sr_net: ATDModel, scheduler: UNWScheduler, lpips: LPIPSLoss | None):
-        self.config, self.scheduler, self.lpips = config, scheduler, lpips
+    name, method = "unet", "upsr"
+
+    def __init__(self, config: TrainConfig, lpips: LPIPSLoss | None, sr_net: ATDModel):
+        super().__init__(config, lpips)
         self.sr_net = sr_net.eval().requires_grad_(False)
 
     def build_model(self) -> UPSRUNet:
         """The denoiser with its initial weights."""
         return build_seeded(UPSRUNet, self.config.unet_arguments, self.config.seed)
 
-    def losses(self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator) -> Losses:
+    def losses(
+        self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator
+    ) -> Losses:
         """``mse``, ``lpips`` where it is wanted, and ``loss``; see `Stage.losses`."""
         x0 = 2 * hr - 1
-        t = torch.randint(self.scheduler.config.num_train_timesteps, (len(hr),), generator=generator)
+        t = torch.randint(len(self.scheduler), (len(hr),), generator=generator)
         noise = torch.randn(hr.shape, generator=generator).to(hr.device)
-        cond_channels = self.config.unet_arguments["cond_channels"]
-        sample, condition = noisy_input(self.sr_net, self.scheduler, lr, x0, noise, t, cond_channels)
+        arguments = self.config.unet_arguments
+        with_sr = arguments["cond_channels"] > arguments["in_channels"]
+        sample, condition = noisy_input(self.sr_net, self.scheduler, lr, x0, noise, t, with_sr)
         estimate = model(sample, t.to(hr.device), condition, return_dict=False)[0].float()
-        losses = {"mse": F.mse_loss(estimate, x0)}
-        return _add_lpips(losses, self.lpips, self.config.unet_training.lpips_weight, estimate, x0)
+        weight = self.config.unet_training.lpips_weight
+        return _add_lpips({"mse": F.mse_loss(estimate, x0)}, self.lpips, weight, estimate, x0)
+
+    def upscaler(self, network: UPSRUNet) -> Upscaler:
+        """The whole pipeline."""
+        return pipeline_upscaler(network, self.sr_net, self.scheduler)
+
+    def references(self) -> dict[str, Upscaler]:
+        """g, which is frozen."""
+        return {"g": sr_upscaler(self.sr_net)}
+
+    def export(self, folder: Path, network: UPSRUNet) -> None:
+        """The whole pipeline."""
+        export(folder, self.sr_net, network, self.scheduler)
+
+    def to(self, device: torch.device) -> None:
+        """Move all that the losses need."""
+        super().to(device)
+        self.sr_net.to(device)
 
 
 @torch.no_grad()
@@ -90,32 +157,33 @@ def noisy_input(
     x0: torch.Tensor,
     noise: torch.Tensor,
     t: torch.Tensor,
-    cond_channels: int,
+    with_sr: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the denoiser sees of x0 at step t (Eq. 5 to 7). One pass of g serves the noise weight and the condition.
+    """What the denoiser sees of x0 at step t (Eq. 5 to 7).
+
+    One pass of g serves the noise weight and the condition.
 
     Args:
         lr: (B,3,h,w) in [0,1].
         x0: (B,3,s*h,s*w) in [-1,1].
         noise: standard normal, shaped as x0.
         t: (B,) steps 0..T-1.
-        cond_channels: of the denoiser: without the SR condition these are as many as the state's.
+        with_sr: put G into the condition, before Y.
 
     Returns:
-        The scaled state x_t (B,3*s*s,h,w) and the condition (B,cond_channels,h,w), both pixel-unshuffled.
+        The scaled state x_t (B,3*s*s,h,w) and the condition, both pixel-unshuffled.
     """
-    scale = sr_net.config.scale
+    scale = x0.shape[-1] // lr.shape[-1]
     sr = 2 * sr_net(lr, return_dict=False)[0].float() - 1
     upsampled = upsample(2 * lr - 1, scale)
     weight = scheduler.noise_weight(uncertainty(sr, upsampled))
     sample = scheduler.scale_model_input(scheduler.add_noise(x0, upsampled, noise, t, weight), t)
-    with_sr = cond_channels > sample.shape[1] * scale**2
     condition = torch.cat([sr, upsampled], dim=1) if with_sr else upsampled
     return F.pixel_unshuffle(sample, scale), F.pixel_unshuffle(condition, scale)
 
 
 def build_seeded(cls: type[Network], arguments: dict[str, Any], seed: int) -> Network:
-    """A network whose initial weights depend on the seed alone, in the memory format that convolutions like best."""
+    """A network whose initial weights depend on the seed alone, in the memory format convolutions like."""
     # torch's initialisers draw from the global generator only: its state is put back afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Command of the trainer: ``accelerate launch trainer/train.py --config FILE [key.sub=value ...] [--resume latest]``."""
+"""``accelerate launch trainer/train.py --config FILE [key.sub=value ...] [--resume latest|FOLDER]``"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     # The launcher puts this file's folder first: the repository lets an uninstalled clone work, and keeps the
@@ -22,9 +23,8 @@ from trainer.config import TrainConfig, load_config
 from trainer.export import load_sr_net
 from trainer.loop import StageTrainer
 from trainer.preflight import load_lpips, preflight
-from trainer.stages import DenoiserStage, SRNetStage
+from trainer.stages import DenoiserStage, SRNetStage, Stage
 from trainer.typed_yaml import ConfigError, to_plain
-from upsr_core import UNWScheduler
 
 logger = logging.getLogger("trainer")
 
@@ -33,8 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 done, 1 interrupted after saving a checkpoint, 2 cannot start."""
     parser = argparse.ArgumentParser(prog="train.py", description="Train a UPSR model on a folder of images.")
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see trainer/configs")
-    parser.add_argument("--resume", metavar="latest|FOLDER", help="go on from the newest or the given checkpoint")
-    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="values that replace the file's")
+    parser.add_argument(
+        "--resume", metavar="latest|FOLDER", help="go on from the newest or the given checkpoint"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.sub=value", help="values that replace the file's"
+    )
     arguments = parser.parse_intermixed_args(argv)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO)
@@ -81,22 +85,26 @@ def plan(config: TrainConfig, resume: str | None) -> list[tuple[str, Path | None
     """Stages that are left to run, each with the checkpoint to start from."""
     checkpoints = {name: list_checkpoints(config.output_dir / "checkpoints" / name) for name in config.stages}
     if resume is None:
-        for name, found in checkpoints.items():
+        for found in checkpoints.values():
             if found:
                 raise ConfigError(
-                    f"output_dir {config.output_dir} holds a run already ({found[-1]}); add --resume latest, or choose "
-                    "another output_dir"
+                    f"output_dir {config.output_dir} holds a run already ({found[-1]}); add --resume latest "
+                    "or choose another output_dir"
                 )
         return [(name, None) for name in config.stages]
     if resume != "latest":
         stage = read_progress(Path(resume)).stage
         if stage not in config.stages:
-            raise ConfigError(f"{resume}: is a checkpoint of stage {stage}, but the configuration says {config.stage}")
+            raise ConfigError(
+                f"{resume}: is a checkpoint of stage {stage}, but the configuration says {config.stage}"
+            )
         later = config.stages[config.stages.index(stage) + 1 :]
         return [(stage, Path(resume)), *((name, None) for name in later)]
     newest = {name: found[-1] if found else None for name, found in checkpoints.items()}
     if not any(newest.values()):
-        raise ConfigError(f"output_dir {config.output_dir} holds no checkpoint; leave out --resume to start anew")
+        raise ConfigError(
+            f"output_dir {config.output_dir} holds no checkpoint; leave out --resume to start anew"
+        )
     started = newest.get("unet") is not None
     sr_net = newest.get("sr_net")
     if config.stage == "both" and (started or (sr_net is not None and read_progress(sr_net).finished)):
@@ -110,19 +118,23 @@ def make_accelerator(config: TrainConfig, stage: str) -> Accelerator:
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.training(stage).gradient_accumulation,
         log_with="tensorboard",
-        project_config=ProjectConfiguration(str(config.output_dir), logging_dir=str(config.output_dir / "logs")),
+        project_config=ProjectConfiguration(
+            str(config.output_dir), logging_dir=str(config.output_dir / "logs")
+        ),
     )
 
 
-def make_stage(config: TrainConfig, name: str) -> SRNetStage | DenoiserStage:
+def make_stage(config: TrainConfig, name: str) -> Stage[Any]:
     """The stage with all that its losses need."""
     lpips = load_lpips(config.training(name).lpips_weight, f"{name}_training.lpips_weight")
     if name == "sr_net":
         return SRNetStage(config, lpips)
     sr_net = load_sr_net(config.sr_net_folder)
-    if sr_net.config.scale != config.scale:
-        raise ConfigError(f"{config.sr_net_folder}: has scale {sr_net.config.scale}, the configuration {config.scale}")
-    return DenoiserStage(config, sr_net, UNWScheduler(**config.scheduler), lpips)
+    if sr_net.config["scale"] != config.scale:
+        raise ConfigError(
+            f"{config.sr_net_folder}: has scale {sr_net.config['scale']}, the configuration {config.scale}"
+        )
+    return DenoiserStage(config, lpips, sr_net)
 
 
 if __name__ == "__main__":

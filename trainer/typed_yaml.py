@@ -1,4 +1,4 @@
-"""YAML into dataclasses: unknown keys are refused with the nearest valid name, and every value's type is checked."""
+"""YAML into dataclasses: unknown keys are refused with the nearest valid name, and all types are checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ConfigError(ValueError):
 
 
 def arguments_of(callable_: Callable[..., Any], *, without: Sequence[str] = ()) -> dict[str, Any]:
-    """Metadata for a ``dict`` field that holds keyword arguments: its keys and types are those of ``callable_``.
+    """Metadata for a ``dict`` field of keyword arguments: its keys and types are those of ``callable_``.
 
     Args:
         callable_: a function, or a class whose constructor's arguments are meant.
@@ -29,7 +29,9 @@ def arguments_of(callable_: Callable[..., Any], *, without: Sequence[str] = ()) 
     """
     function = callable_.__init__ if inspect.isclass(callable_) else callable_
     hints = get_type_hints(function)
-    names = [name for name in inspect.signature(function).parameters if name != "self" and name not in without]
+    names = [
+        name for name in inspect.signature(function).parameters if name != "self" and name not in without
+    ]
     return {"arguments": {name: hints[name] for name in names}}
 
 
@@ -47,7 +49,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """``content`` with ``section.key=value`` applied; values are YAML, so lists are ``[1,2]`` and nothing is ``null``."""
+    """``content`` with ``section.key=value`` applied; values are YAML, as in ``[1,2]`` or ``null``."""
     result = dict(content)
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -93,7 +95,7 @@ def build(cls: type[T], content: Mapping[str, Any], where: str = "") -> T:
     """The dataclass ``cls`` filled from ``content``, checked against its type hints throughout.
 
     Args:
-        cls: a dataclass. A field of type ``dict`` with the metadata of `arguments_of` is checked against those.
+        cls: a dataclass; fields with the metadata of `arguments_of` are checked against that.
         content: the values, nested as the dataclasses are.
         where: key of ``content`` itself, for messages.
 
@@ -186,7 +188,10 @@ def _coerce_sequence(value: Any, hint: Any, key: str) -> tuple[Any, ...]:
             raise ConfigError(f"{key}: must have {len(members)} entries, not {len(value)}")
     else:
         members = (members[0],) * len(value)
-    return tuple(_coerce(item, member, f"{key}[{i}]") for i, (item, member) in enumerate(zip(value, members, strict=True)))
+    return tuple(
+        _coerce(item, member, f"{key}[{i}]")
+        for i, (item, member) in enumerate(zip(value, members, strict=True))
+    )
 
 
 def _coerce_scalar(value: Any, hint: Any, key: str) -> Any:

@@ -122,7 +122,10 @@ def _plan(args: argparse.Namespace, name_end: str) -> list[Job]:
 def _load(args: argparse.Namespace) -> UPSRPipeline:
     diffusers.utils.logging.disable_progress_bar()
     device = _device(args.device)
-    return load_pipeline(args.model, dtype=getattr(torch, args.dtype), device=device, variant=args.variant)
+    pipe = load_pipeline(args.model, dtype=getattr(torch, args.dtype), device=device, variant=args.variant)
+    if args.tile and args.tile % pipe.tile_multiple:
+        raise ValueError(f"--tile {args.tile} must be a multiple of {pipe.tile_multiple} for this model")
+    return pipe
 
 
 def _read(job: Job) -> tuple[DecodedImage, torch.Tensor]:

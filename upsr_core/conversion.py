@@ -23,6 +23,8 @@ from .scheduling_unw import UNWScheduler
 
 StateDict = dict[str, torch.Tensor]
 
+# What the two parsers raise on bytes that are no checkpoint.
+UNREADABLE = (SafetensorError, OSError, EOFError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
 DERIVED_BUFFERS = ("relative_position_index", "relative_position_index_SA", "attn_mask")
 
 # Our names to published ones: the first rule of a table that matches the whole name rewrites it.
@@ -151,7 +153,7 @@ def read_state_dict(path: str | Path) -> StateDict:
             f"{path}: refused, the file is damaged or holds pickled objects other than tensors, which could run code; "
             "ask its author for a .safetensors file"
         ) from error
-    except (SafetensorError, EOFError, RuntimeError) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else "unexpected end of file"
         raise ValueError(f"{path}: not a readable checkpoint ({reason}); download it again") from error
     for name in ("params_ema", "params"):

@@ -68,6 +68,11 @@ class UPSRPipeline(DiffusionPipeline):
         """Super-resolution factor s."""
         return self.unet.config.scale
 
+    @property
+    def tile_multiple(self) -> int:
+        """What ``tile_size`` must be a multiple of: the windows of the denoiser's smallest level, in LR pixels."""
+        return self.unet.config.window_size * 2 ** (len(self.unet.config.channel_mult) - 1)
+
     @torch.no_grad()
     def __call__(
         self,
@@ -232,7 +237,7 @@ class UPSRPipeline(DiffusionPipeline):
         self, lr: torch.Tensor, tile_size: int | None, overlap: int, tile_batch_size: int | None
     ) -> tuple[int, int]:
         """Check the tiling arguments and fill in what is left to us: tile side and tiles per call."""
-        unit = self.unet.config.window_size * 2 ** (len(self.unet.config.channel_mult) - 1)
+        unit = self.tile_multiple
         whole = max(lr.shape[-2:])
         if tile_batch_size is not None and tile_batch_size < 1:
             raise ValueError(f"tile_batch_size must be at least 1, not {tile_batch_size}")

@@ -90,15 +90,16 @@ def build_tiny(scale: int = 4, *, sr_condition: bool = True, seed: int = 0, **un
     """A pipeline with random weights that runs in milliseconds; nothing in it is zero-initialised."""
     channels = 3 * scale**2
     args = {"scale": scale, "in_channels": channels, "cond_channels": channels * (1 + sr_condition)}
-    networks = (
-        UPSRUNet(**{**TINY_UNET, **args, "global_residual": True, **unet}),
-        ATDModel(**TINY_ATD, scale=scale, global_residual=True),
-    )
-    generator = torch.Generator().manual_seed(seed)
-    for network, gain in zip(networks, (1.0, 0.3), strict=True):
-        for parameter in network.parameters():
-            if parameter.ndim > 1:
-                parameter.data.normal_(std=gain * parameter[0].numel() ** -0.5, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        networks = (
+            UPSRUNet(**{**TINY_UNET, **args, "global_residual": True, **unet}),
+            ATDModel(**TINY_ATD, scale=scale, global_residual=True),
+        )
+        for network, gain in zip(networks, (1.0, 0.3), strict=True):
+            for parameter in network.parameters():
+                if parameter.ndim > 1:
+                    parameter.data.normal_(std=gain * parameter[0].numel() ** -0.5)
     pipe = UPSRPipeline(unet=networks[0].eval(), sr_net=networks[1].eval(), scheduler=UNWScheduler())
     pipe.set_progress_bar_config(disable=True)
     return pipe
