@@ -82,9 +82,7 @@ class Batches:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
         self.rank, self.world_size = rank, world_size
         self.degradation = Degradation(data.degradation_config(), scale)
-        self.dataset = CropDataset(
-            data.train_dir, data.hr_size, seed=seed, samples_per_epoch=ENDLESS, cache=data.cache
-        )
+        self.dataset = CropDataset(data.train_dir, data.hr_size, seed=seed, samples_per_epoch=ENDLESS, cache=data.cache)
         size = data.pool_size
         self.pool = PairPool(size, derived_seed(seed, rank)) if size else None
 

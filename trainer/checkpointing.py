@@ -88,9 +88,7 @@ def read_progress(checkpoint: Path) -> Progress:
     try:
         return Progress(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"{checkpoint}: is no checkpoint of this trainer ({error}); name a step-N folder"
-        ) from error
+        raise ConfigError(f"{checkpoint}: is no checkpoint of this trainer ({error}); name a step-N folder") from error
 
 
 def load_checkpoint(

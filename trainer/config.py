@@ -1,4 +1,4 @@
-"""What a training run is told: a dataclass for each section of the YAML file, and checks that need no data."""
+"""What a training run is told: a dataclass for each section of the file, and checks that need no data."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         presets = ", ".join(DEGRADATION_PRESETS)
-        _require(
-            self.preset in DEGRADATION_PRESETS, f"data.preset must be one of {presets}, not {self.preset!r}"
-        )
+        _require(self.preset in DEGRADATION_PRESETS, f"data.preset must be one of {presets}, not {self.preset!r}")
         for name in ("pool_size", "num_workers"):
             _require(getattr(self, name) >= 0, f"data.{name} must not be negative, not {getattr(self, name)}")
         _require(self.val_images >= 1, f"data.val_images must be at least 1, not {self.val_images}")
@@ -113,7 +111,7 @@ class TrainConfig:
     """A whole run.
 
     Attributes:
-        output_dir: all the run writes: ``model`` (best), ``model_last``, ``checkpoints``, ``samples``, ``logs``.
+        output_dir: for ``model`` (the best), ``model_last``, ``checkpoints``, ``samples`` and ``logs``.
         stage: ``sr_net`` trains g, ``unet`` the denoiser for a g that exists, ``both`` one after the other.
         sr_net_from: folder of the g that the denoiser is trained for, or of a pipeline with it; None for
             ``output_dir/model``.
@@ -153,9 +151,7 @@ class TrainConfig:
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
         _require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
         limit = self.checkpoints_total_limit
-        _require(
-            limit is None or limit >= 1, f"checkpoints_total_limit must be at least 1 or null, not {limit}"
-        )
+        _require(limit is None or limit >= 1, f"checkpoints_total_limit must be at least 1 or null, not {limit}")
         self._check_crops()
 
     def _check_crops(self) -> None:
@@ -170,8 +166,7 @@ class TrainConfig:
             unit = arguments.get("window_size", 8) * 2 ** (levels - 1)
             _require(
                 lr_size % unit == 0,
-                f"data.hr_size / scale = {lr_size} must be a multiple of "
-                f"unet.window_size * 2^(levels - 1) = {unit}",
+                f"data.hr_size / scale = {lr_size} must be a multiple of unet.window_size * 2^(levels - 1) = {unit}",
             )
             image_size = arguments.get("image_size", 64)
             _require(

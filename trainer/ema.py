@@ -14,7 +14,8 @@ Network = TypeVar("Network", bound=nn.Module)
 class EMA(Generic[Network]):
     """A second network whose weights follow those of the trained one.
 
-    The decay is min(decay, (1 + n) / (10 + n)) at update n: it first forgets the initial weights, then is constant.
+    The decay at update n is min(decay, (1 + n) / (10 + n)), which forgets the initial weights first and is then
+    constant.
 
     Args:
         model: the network to follow, not wrapped for distributed training.
@@ -31,8 +32,8 @@ class EMA(Generic[Network]):
         """Take in the weights of ``model`` after an optimiser step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        averages, weights = list(self.model.parameters()), list(model.parameters())
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for average, weight in zip(self.model.parameters(), model.parameters(), strict=True):
+            average.lerp_(weight, 1 - decay)
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged weights and the number of updates."""

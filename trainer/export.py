@@ -52,9 +52,7 @@ def load_sr_net(folder: Path) -> ATDModel:
     """
     source = folder / "sr_net" if (folder / "sr_net").is_dir() else folder
     if not (source / "config.json").is_file():
-        raise ConfigError(
-            f"{folder}: holds no sr_net; train stage sr_net first or set sr_net_from to its folder"
-        )
+        raise ConfigError(f"{folder}: holds no sr_net; train stage sr_net first or set sr_net_from to its folder")
     try:
         sr_net = ATDModel.from_pretrained(source)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:

@@ -111,9 +111,7 @@ class StageTrainer:
     def run(self, checkpoint: Path | None) -> bool:
         """Train, then validate, save and export. False: interrupted, and only a checkpoint was saved."""
         if checkpoint is not None:
-            self.progress = load_checkpoint(
-                self.accelerator, checkpoint, self.progress.architecture, self.batches.pool
-            )
+            self.progress = load_checkpoint(self.accelerator, checkpoint, self.progress.architecture, self.batches.pool)
             self._log(f"resumed from {checkpoint}")
         config, progress = self.config, self.progress
         progress.finished = False
@@ -172,9 +170,7 @@ class StageTrainer:
                 accelerator.backward(losses["loss"])
                 if accelerator.sync_gradients:
                     limit = self.training.max_grad_norm
-                    norm = accelerator.clip_grad_norm_(
-                        self.model.parameters(), math.inf if limit is None else limit
-                    )
+                    norm = accelerator.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
                     meter.add({"grad_norm": norm})
                 self.optimizer.step()
                 self.optimizer.zero_grad()
@@ -193,9 +189,7 @@ class StageTrainer:
     def _log_step(self, meter: _Meter) -> None:
         values, timing = meter.read()
         rate = learning_rate(self.training, self.progress.step - 1)
-        images = (
-            self.training.batch_size * self.training.gradient_accumulation * self.accelerator.num_processes
-        )
+        images = self.training.batch_size * self.training.gradient_accumulation * self.accelerator.num_processes
         seconds = timing["seconds_per_step"]
         remaining = (self.training.max_steps - self.progress.step) * seconds / 60
         means = ", ".join(f"{name} {value:.5f}" for name, value in values.items())

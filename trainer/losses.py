@@ -21,9 +21,7 @@ class LPIPSLoss(nn.Module):
         super().__init__()
         import lpips  # an extra of its own: most runs do without
 
-        self.net = (
-            lpips.LPIPS(net="vgg", pnet_rand=not pretrained, verbose=False).eval().requires_grad_(False)
-        )
+        self.net = lpips.LPIPS(net="vgg", pnet_rand=not pretrained, verbose=False).eval().requires_grad_(False)
 
     def forward(self, estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Mean distance of images (B,3,H,W) in [-1,1]; the estimate is clipped to that range first."""

@@ -40,9 +40,7 @@ def load_lpips(weight: float, key: str) -> LPIPSLoss | None:
     try:
         return LPIPSLoss()
     except ImportError as error:
-        raise ConfigError(
-            f'{key} {weight} needs the lpips package ({error}); pip install "upsr[train]"'
-        ) from error
+        raise ConfigError(f'{key} {weight} needs the lpips package ({error}); pip install "upsr[train]"') from error
     except OSError as error:
         raise ConfigError(
             f"{key} {weight} needs torchvision's VGG weights, which are not in {torch.hub.get_dir()} and can "
@@ -62,15 +60,12 @@ def _check_data(config: TrainConfig) -> None:
     for key, size in (("data.hr_size", data.hr_size), ("data.val_size", data.val_size)):
         if size < least or size % config.scale:
             raise ConfigError(
-                f"{key} {size} must be a multiple of scale {config.scale} and at least {least} "
-                "(for this degradation)"
+                f"{key} {size} must be a multiple of scale {config.scale} and at least {least} (for this degradation)"
             )
     for stage in config.stages:
         batch_size = config.training(stage).batch_size
         if 0 < data.pool_size < batch_size:
-            raise ConfigError(
-                f"data.pool_size {data.pool_size} must be 0 or at least the batch size {batch_size}"
-            )
+            raise ConfigError(f"data.pool_size {data.pool_size} must be 0 or at least the batch size {batch_size}")
 
 
 def _check_networks(config: TrainConfig) -> None:

@@ -43,9 +43,7 @@ class Stage(ABC, Generic[Network]):
         """The network with its initial weights."""
 
     @abstractmethod
-    def losses(
-        self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator
-    ) -> Losses:
+    def losses(self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator) -> Losses:
         """Scalar losses of a batch; ``"loss"`` is the one to minimise.
 
         Args:
@@ -81,9 +79,7 @@ class SRNetStage(Stage[ATDModel]):
         """g with its initial weights."""
         return build_seeded(ATDModel, self.config.sr_net_arguments, self.config.seed)
 
-    def losses(
-        self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator
-    ) -> Losses:
+    def losses(self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator) -> Losses:
         """``l1``, ``lpips`` where it is wanted, and ``loss``; see `Stage.losses`. Nothing is random here."""
         del generator
         sr = model(lr, return_dict=False)[0].float()
@@ -117,9 +113,7 @@ class DenoiserStage(Stage[UPSRUNet]):
         """The denoiser with its initial weights."""
         return build_seeded(UPSRUNet, self.config.unet_arguments, self.config.seed)
 
-    def losses(
-        self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator
-    ) -> Losses:
+    def losses(self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator) -> Losses:
         """``mse``, ``lpips`` where it is wanted, and ``loss``; see `Stage.losses`."""
         x0 = 2 * hr - 1
         t = torch.randint(len(self.scheduler), (len(hr),), generator=generator)

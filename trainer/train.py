@@ -33,12 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 done, 1 interrupted after saving a checkpoint, 2 cannot start."""
     parser = argparse.ArgumentParser(prog="train.py", description="Train a UPSR model on a folder of images.")
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see trainer/configs")
-    parser.add_argument(
-        "--resume", metavar="latest|FOLDER", help="go on from the newest or the given checkpoint"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key.sub=value", help="values that replace the file's"
-    )
+    parser.add_argument("--resume", metavar="latest|FOLDER", help="go on from the newest or the given checkpoint")
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="values that replace the file's")
     arguments = parser.parse_intermixed_args(argv)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO)
@@ -95,16 +91,12 @@ def plan(config: TrainConfig, resume: str | None) -> list[tuple[str, Path | None
     if resume != "latest":
         stage = read_progress(Path(resume)).stage
         if stage not in config.stages:
-            raise ConfigError(
-                f"{resume}: is a checkpoint of stage {stage}, but the configuration says {config.stage}"
-            )
+            raise ConfigError(f"{resume}: is a checkpoint of stage {stage}, but the configuration says {config.stage}")
         later = config.stages[config.stages.index(stage) + 1 :]
         return [(stage, Path(resume)), *((name, None) for name in later)]
     newest = {name: found[-1] if found else None for name, found in checkpoints.items()}
     if not any(newest.values()):
-        raise ConfigError(
-            f"output_dir {config.output_dir} holds no checkpoint; leave out --resume to start anew"
-        )
+        raise ConfigError(f"output_dir {config.output_dir} holds no checkpoint; leave out --resume to start anew")
     started = newest.get("unet") is not None
     sr_net = newest.get("sr_net")
     if config.stage == "both" and (started or (sr_net is not None and read_progress(sr_net).finished)):
@@ -118,9 +110,7 @@ def make_accelerator(config: TrainConfig, stage: str) -> Accelerator:
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.training(stage).gradient_accumulation,
         log_with="tensorboard",
-        project_config=ProjectConfiguration(
-            str(config.output_dir), logging_dir=str(config.output_dir / "logs")
-        ),
+        project_config=ProjectConfiguration(str(config.output_dir), logging_dir=str(config.output_dir / "logs")),
     )
 
 
@@ -130,10 +120,9 @@ def make_stage(config: TrainConfig, name: str) -> Stage[Any]:
     if name == "sr_net":
         return SRNetStage(config, lpips)
     sr_net = load_sr_net(config.sr_net_folder)
-    if sr_net.config["scale"] != config.scale:
-        raise ConfigError(
-            f"{config.sr_net_folder}: has scale {sr_net.config['scale']}, the configuration {config.scale}"
-        )
+    scale = sr_net.config["scale"]
+    if scale != config.scale:
+        raise ConfigError(f"{config.sr_net_folder}: has scale {scale}, the configuration {config.scale}")
     return DenoiserStage(config, lpips, sr_net)
 
 

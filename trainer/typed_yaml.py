@@ -29,9 +29,7 @@ def arguments_of(callable_: Callable[..., Any], *, without: Sequence[str] = ()) 
     """
     function = callable_.__init__ if inspect.isclass(callable_) else callable_
     hints = get_type_hints(function)
-    names = [
-        name for name in inspect.signature(function).parameters if name != "self" and name not in without
-    ]
+    names = [name for name in inspect.signature(function).parameters if name != "self" and name not in without]
     return {"arguments": {name: hints[name] for name in names}}
 
 
@@ -189,8 +187,7 @@ def _coerce_sequence(value: Any, hint: Any, key: str) -> tuple[Any, ...]:
     else:
         members = (members[0],) * len(value)
     return tuple(
-        _coerce(item, member, f"{key}[{i}]")
-        for i, (item, member) in enumerate(zip(value, members, strict=True))
+        _coerce(item, member, f"{key}[{i}]") for i, (item, member) in enumerate(zip(value, members, strict=True))
     )
 
 

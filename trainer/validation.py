@@ -39,17 +39,13 @@ class Validation:
 
     def __init__(self, data: DataConfig, scale: int, seed: int, device: torch.device):
         assert data.val_dir is not None
-        photos = ValidationDataset(
-            data.val_dir, scale, crop_size=data.val_size, limit=data.val_images, seed=seed
-        )
+        photos = ValidationDataset(data.val_dir, scale, crop_size=data.val_size, limit=data.val_images, seed=seed)
         items = [photos[i] for i in range(len(photos))]
         self.scale, self.device = scale, device
         self.seeds = [item["seed"] for item in items]
         self.hr = torch.stack([item["hr"] for item in items])
         degradations = {"plain": DEGRADATION_PRESETS["bicubic"], "degraded": data.degradation_config()}
-        self.lr = {
-            kind: Degradation(config, scale)(self.hr, self.seeds) for kind, config in degradations.items()
-        }
+        self.lr = {kind: Degradation(config, scale)(self.hr, self.seeds) for kind, config in degradations.items()}
 
     def bicubic(self, lr: torch.Tensor, seeds: list[int]) -> torch.Tensor:
         """The upscaler to compare with."""

@@ -35,7 +35,7 @@ def upright_block(image: Image.Image) -> bytes | None:
 
 
 def set_tags(block: bytes, values: Mapping[int, int]) -> bytes:
-    """Set whole-number tags of the image and its details where they are; what follows, a thumbnail, is left out.
+    """Set whole-number tags of the image and its details where it has them; the thumbnail is left out.
 
     Everything else stays where it is: text in any encoding, and makers' notes, which point into the block.
 

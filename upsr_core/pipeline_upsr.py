@@ -167,7 +167,7 @@ class UPSRPipeline(DiffusionPipeline):
                     latents = (callback_on_step_end(self, step, t, given) or {}).get("latents", latents)
 
         # 5. The image: clipped to its range here and nowhere before
-        images = (latents[..., : scale * height, : scale * width].clamp(-1, 1) + 1) / 2
+        images = latents[..., : scale * height, : scale * width].clamp(-1, 1).add_(1).div_(2)
         self.maybe_free_model_hooks()
         result = to_output(images, output_type)
         return UPSRPipelineOutput(images=result, uncertainty=psi) if return_dict else (result, psi)
@@ -192,7 +192,7 @@ class UPSRPipeline(DiffusionPipeline):
         sr, upsampled = self._super_resolve(lr, tile_size, tile_overlap)
         self.maybe_free_model_hooks()
         sr, upsampled = sr[..., :height, :width], upsampled[..., :height, :width]
-        return uncertainty(sr, upsampled), (sr.clamp(-1, 1) + 1) / 2
+        return uncertainty(sr, upsampled), sr.clamp(-1, 1).add_(1).div_(2)
 
     def _super_resolve(self, lr: torch.Tensor, tile_size: int, overlap: int) -> tuple[torch.Tensor, torch.Tensor]:
         """G and Y of the padded LR image, float32 in [-1,1]."""

@@ -234,15 +234,17 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         eta, eta_prev = self._step_etas(t)
         variance = stochasticity**2 * eta_prev * (eta - eta_prev) / eta
         x0 = _at_least_float32(model_output)
-        shift = 0.0 if upsampled is None else upsampled - x0
-        # kappa * w * eps_hat * sqrt(eta): w is never divided by, so a weight of 0 is fine.
-        residual = sample - x0 - eta * shift
-        prev_sample = x0 + eta_prev * shift + math.sqrt((eta_prev - variance) / eta) * residual
+        # x0 + eta_prev (Y - x0) + kept * (x_t - x0 - eta (Y - x0)), sorted by tensor so that it takes one new one.
+        # kept is what is left of the noise; w cancels, so a weight of 0 is fine.
+        kept = math.sqrt((eta_prev - variance) / eta)
+        prev_sample = x0 * (1 - eta_prev - kept * (1 - eta))
+        prev_sample.add_(x0 if upsampled is None else upsampled, alpha=eta_prev - kept * eta)
+        prev_sample.add_(sample, alpha=kept)
         if variance > 0:
             if variance_noise is None:
                 variance_noise = _draw(sample, generator)
             scale = self.config.kappa * math.sqrt(variance)
-            prev_sample = prev_sample + scale * _weighted(variance_noise, noise_weight)
+            prev_sample.add_(_weighted(variance_noise, noise_weight), alpha=scale)
         prev_sample = prev_sample.to(sample.dtype)
         if not return_dict:
             return prev_sample, model_output
