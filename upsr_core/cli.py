@@ -59,8 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _upscale(args: argparse.Namespace) -> int:
+    if args.tile and args.tile_overlap >= args.tile:
+        raise ValueError(f"--tile-overlap {args.tile_overlap} must be smaller than --tile {args.tile}")
     jobs = _plan(args, "_upscaled")
     pipe = _load(args)
+    if args.tile and args.tile % pipe.tile_multiple:
+        raise ValueError(f"--tile {args.tile} must be a multiple of {pipe.tile_multiple} for this model")
     scale = args.scale or pipe.scale
     if scale > pipe.scale:
         raise ValueError(f"--scale {scale:g} is more than this model's {pipe.scale}; choose at most that")
@@ -103,7 +107,7 @@ def _uncertainty(args: argparse.Namespace) -> int:
         _, lr = _read(job)
         height, width = (pipe.scale * side for side in lr.shape[-2:])
         check_output(job.target, height, width, has_alpha=False)
-        psi, _ = pipe.estimate_uncertainty(lr, tile_size=args.tile, tile_overlap=args.tile_overlap)
+        psi, _ = pipe.estimate_uncertainty(lr)
         write_image(job.target, DecodedImage(rgb=heat_map(psi, psi_max).cpu()), quality=args.quality)
         return f"{width}x{height}, mean uncertainty {psi.mean():.4f}, last colour {psi_max:g}"
 
@@ -111,8 +115,6 @@ def _uncertainty(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace, name_end: str) -> list[Job]:
-    if args.tile and args.tile_overlap >= args.tile:
-        raise ValueError(f"--tile-overlap {args.tile_overlap} must be smaller than --tile {args.tile}")
     suffix = f".{args.format}" if args.format else None
     jobs = plan_jobs(args.inputs, args.out, suffix=suffix, name_end=name_end, recursive=args.recursive)
     prepare_folders(jobs)
@@ -122,10 +124,7 @@ def _plan(args: argparse.Namespace, name_end: str) -> list[Job]:
 def _load(args: argparse.Namespace) -> UPSRPipeline:
     diffusers.utils.logging.disable_progress_bar()
     device = _device(args.device)
-    pipe = load_pipeline(args.model, dtype=getattr(torch, args.dtype), device=device, variant=args.variant)
-    if args.tile and args.tile % pipe.tile_multiple:
-        raise ValueError(f"--tile {args.tile} must be a multiple of {pipe.tile_multiple} for this model")
-    return pipe
+    return load_pipeline(args.model, dtype=getattr(torch, args.dtype), device=device, variant=args.variant)
 
 
 def _read(job: Job) -> tuple[DecodedImage, torch.Tensor]:

@@ -42,6 +42,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     upscale = command("upscale", "Upscale images.", FILES_NOTE)
     _add_file_arguments(upscale)
     _add_sampling_arguments(upscale)
+    _add_tile_arguments(upscale)
     _add_model_arguments(upscale)
 
     uncertainty = command("uncertainty", "Show as a heat map where the model is unsure.", FILES_NOTE)
@@ -105,7 +106,7 @@ def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("model and memory").add_argument
+    add = parser.add_argument_group("model").add_argument
     add("--model", help="model folder or Hub id; default: the small model of this package")
     add("--variant", help="weights variant, such as fp16")
     add(
@@ -114,6 +115,10 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="cpu, cuda, cuda:1, mps, ...; default: an accelerator if there is one",
     )
     add("--dtype", choices=DTYPES, default="float32", help="of the networks; default float32")
+
+
+def _add_tile_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("tiles").add_argument
     help = "side in input pixels of the tiles to work on; default auto: by the free memory"
     add("--tile", type=_tile, metavar="N|auto|off", help=help)
     help = f"input pixels that tiles share and are blended over; default {DEFAULT_TILE_OVERLAP}"

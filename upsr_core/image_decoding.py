@@ -154,9 +154,7 @@ def _pixels_8(path: Path, image: Image.Image, data: bytes) -> np.ndarray:
     elif image.mode in ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
         image = image.convert("RGBA" if transparent else "RGB")
     else:
-        raise ImageFileError(
-            f"{path}: its pixels are {image.mode}, which is not supported; convert it to RGB"
-        )
+        raise ImageFileError(f"{path}: its pixels are {image.mode}, which is not supported; convert it to RGB")
     array = np.asarray(image)
     return array[..., None] if array.ndim == 2 else array
 
@@ -166,9 +164,7 @@ def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, OSError) as error:
             warnings.warn(f"its CMYK profile was ignored, it is unusable ({one_line(error)})", stacklevel=2)
         else:

@@ -17,9 +17,7 @@ PNG_COMPRESSION = 6  # zlib's own default
 TIFF_STRIP_BYTES = 2**20
 
 
-def encode(
-    array: np.ndarray, file_format: str, quality: int, exif: bytes | None, icc_profile: bytes | None
-) -> bytes:
+def encode(array: np.ndarray, file_format: str, quality: int, exif: bytes | None, icc_profile: bytes | None) -> bytes:
     """Encode an image.
 
     Args:

@@ -121,9 +121,7 @@ def check_output(path: str | Path, height: int, width: int, has_alpha: bool) -> 
     if is_folder:
         raise ImageFileError(f"{path}: is a folder; name a file")
     if has_alpha and file_format == "JPEG":
-        raise ImageFileError(
-            f"{path}: JPEG has no transparency; write PNG, WebP or TIFF, or give a background colour"
-        )
+        raise ImageFileError(f"{path}: JPEG has no transparency; write PNG, WebP or TIFF, or give a background colour")
     largest = LARGEST_SIDE.get(file_format)
     if largest is not None and max(height, width) > largest:
         raise ImageFileError(
@@ -167,9 +165,7 @@ def write_image(
     file_format = check_output(path, height, width, has_alpha=image.alpha is not None and not flatten)
     depth = bit_depth or image.bit_depth
     if depth == 16 and file_format in ("JPEG", "WEBP"):
-        warnings.warn(
-            f"{path}: {file_format} holds 8 of the 16 bits a channel; PNG and TIFF hold all", stacklevel=2
-        )
+        warnings.warn(f"{path}: {file_format} holds 8 of the 16 bits a channel; PNG and TIFF hold all", stacklevel=2)
         depth = 8
     gray = image.grayscale and file_format != "WEBP" and not (flatten and len(set(background or ())) > 1)
     array = _levels(image, background if flatten else None, gray, depth)
@@ -214,9 +210,7 @@ def _check_image(image: DecodedImage) -> None:
         raise ValueError("image holds NaN; nothing is written")
 
 
-def _levels(
-    image: DecodedImage, background: tuple[float, float, float] | None, gray: bool, depth: int
-) -> np.ndarray:
+def _levels(image: DecodedImage, background: tuple[float, float, float] | None, gray: bool, depth: int) -> np.ndarray:
     """(h,w,c) uint8 or uint16 as the file is to hold it."""
     colours = image.rgb.cpu().float()
     alpha = None if image.alpha is None else image.alpha.cpu().float()

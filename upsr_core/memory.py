@@ -1,4 +1,4 @@
-"""How large a tile the denoiser can take with the memory that is free."""
+"""How large a tile the networks can take with the memory that is free."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from diffusers.utils import logging
 
-from .models import UPSRUNet
+from .models import ATDModel, UPSRUNet
 from .models.image_head import band_elements
 
 logger = logging.get_logger(__name__)
@@ -19,50 +19,63 @@ ASSUMED_FREE_BYTES = 2 * 2**30
 # Larger tiles gain nothing: the denoiser is trained on far smaller crops.
 LARGEST_TILE = 512
 LARGEST_BATCH = 8
+# What convolutions need on the side.
+WORKSPACE = 1.25
 
 
-def auto_tiling(unet: UPSRUNet, height: int, width: int, free: int) -> tuple[int, int]:
-    """Tile side in LR pixels, and tiles per call, for a padded LR image of ``height`` x ``width``.
+def largest_tile(network: UPSRUNet | ATDModel, height: int, width: int, unit: int, free: int) -> int:
+    """Side in LR pixels of the largest tile ``network`` can take of an LR image of ``height`` x ``width``.
 
     Args:
-        unet: the denoiser.
-        height, width: multiples of its ``pad_multiple``.
-        free: bytes that are free on its device.
+        network: the denoiser or the SR network.
+        height, width: of the image, multiples of ``unit``.
+        unit: what the side is to be a multiple of.
+        free: bytes that are free on the network's device.
 
     Returns:
-        The image's larger side where the whole fits and is not too large, else the largest tile that does.
+        The image's larger side where the whole fits and is not too large.
     """
-    unit = unet.config.window_size * 2 ** (len(unet.config.channel_mult) - 1)
     budget = int(USABLE_SHARE * free)
     whole = max(height, width)
-    if whole <= LARGEST_TILE and activation_bytes(unet, height * width) <= budget:
-        return whole, _fitting_batch(unet, height * width, budget)
+    if whole <= LARGEST_TILE and activation_bytes(network, height * width) <= budget:
+        return whole
     side = max(unit, min(LARGEST_TILE, whole) // unit * unit)
-    while side > unit and activation_bytes(unet, side * side) > budget:
+    while side > unit and activation_bytes(network, side * side) > budget:
         side -= unit
-    if activation_bytes(unet, side * side) > budget:
+    if activation_bytes(network, side * side) > budget:
         logger.warning("Little memory is free: even the smallest tile, %d LR pixels, may not fit.", side)
-    return side, _fitting_batch(unet, side * side, budget)
+    return side
 
 
-def _fitting_batch(unet: UPSRUNet, pixels: int, budget: int) -> int:
+def tiles_per_call(unet: UPSRUNet, pixels: int, free: int) -> int:
+    """How many tiles of so many LR pixels the denoiser can take at once, at least 1."""
+    budget = int(USABLE_SHARE * free)
     fitting = (size for size in range(LARGEST_BATCH, 1, -1) if activation_bytes(unet, size * pixels) <= budget)
     return next(fitting, 1)
 
 
-def activation_bytes(unet: UPSRUNet, pixels: int) -> int:
-    """Peak memory of one call on so many LR pixels, without weights and without gradients.
+def activation_bytes(network: UPSRUNet | ATDModel, pixels: int) -> int:
+    """Peak memory of one call on so many LR pixels, without weights and without gradients; an estimate from above."""
+    floats = _denoiser_floats(network, pixels) if isinstance(network, UPSRUNet) else _sr_floats(network, pixels)
+    itemsize = torch.empty(0, dtype=network.dtype).element_size()
+    return int(WORKSPACE * itemsize * floats)
 
-    Two places compete: the widest level of the U-Net with its skips and its Swin layer, and the image head, which
-    works in bands at output resolution. A quarter is added for what convolutions need on the side.
-    """
+
+def _denoiser_floats(unet: UPSRUNet, pixels: int) -> float:
+    """Two places compete: the widest level with its skips and Swin layer, and the image head, which works in bands."""
     config = unet.config
     skips = (2 + max(config.num_res_blocks)) * config.model_channels
     trunk = skips + max(6 * config.model_channels, (2 + 2 * config.mlp_ratio) * config.swin_embed_dim)
     before_bands = 2 * config.num_feat * (config.scale / 2) ** 2
     bands = 3 * min(band_elements(unet.device), pixels * config.num_feat * config.scale**2)
-    itemsize = torch.empty(0, dtype=unet.dtype).element_size()
-    return int(1.25 * itemsize * max(pixels * trunk, pixels * before_bands + bands))
+    return max(pixels * trunk, pixels * before_bands + bands)
+
+
+def _sr_floats(sr_net: ATDModel, pixels: int) -> float:
+    """The widest point is inside a layer: queries, keys and values three times over, the three attentions' results."""
+    config = sr_net.config
+    layer = (15 + 3 * config.mlp_ratio) * config.embed_dim + 2 * config.num_tokens
+    return pixels * (layer + 3 * config.in_channels * config.scale**2)
 
 
 def free_bytes(device: torch.device) -> int:

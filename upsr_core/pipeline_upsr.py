@@ -15,7 +15,7 @@ from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 
 from .image_input import ImageInput, to_output, to_tensor
-from .memory import auto_tiling, free_bytes
+from .memory import free_bytes, largest_tile, tiles_per_call
 from .models import ATDModel, UPSRUNet
 from .padding import pad_to_multiple
 from .scheduling_unw import UNWScheduler
@@ -25,8 +25,8 @@ from .uncertainty import uncertainty, upsample
 logger = logging.get_logger(__name__)
 
 DEFAULT_TILE_OVERLAP = 16
-# g needs far less memory per pixel than the denoiser, and its attention profits from seeing more of the image.
-SR_TILE_FACTOR = 2
+# g attends to tokens all over the image, so its tiles are as large as memory allows, and share more than others.
+SR_TILE_OVERLAP = 32
 
 
 @dataclass
@@ -134,7 +134,7 @@ class UPSRPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(num_inference_steps)
 
         # 2. Condition and uncertainty: one pass of g
-        sr, upsampled = self._super_resolve(lr, tile_size, tile_overlap)
+        sr, upsampled = self._super_resolve(lr)
         psi = uncertainty(sr, upsampled)
         noise_weight = self.scheduler.noise_weight(psi) * noise_strength
         if noise_mask is not None:
@@ -173,13 +173,11 @@ class UPSRPipeline(DiffusionPipeline):
         return UPSRPipelineOutput(images=result, uncertainty=psi) if return_dict else (result, psi)
 
     @torch.no_grad()
-    def estimate_uncertainty(
-        self, image: ImageInput, tile_size: int | None = None, tile_overlap: int = DEFAULT_TILE_OVERLAP
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def estimate_uncertainty(self, image: ImageInput) -> tuple[torch.Tensor, torch.Tensor]:
         """One pass of g: where it is unsure, and its fast super-resolved image.
 
         Args:
-            image, tile_size, tile_overlap: as in `__call__`.
+            image: as in `__call__`.
 
         Returns:
             psi (Eq. 5) and the SR image, both float32 (B,3,s*h,s*w) in units of the [0,1] range; the image is clipped.
@@ -188,17 +186,19 @@ class UPSRPipeline(DiffusionPipeline):
         lr = to_tensor(image).to(self._execution_device)
         height, width = (self.scale * size for size in lr.shape[-2:])
         lr = pad_to_multiple(lr, self.unet.config.pad_multiple)
-        tile_size, _ = self._tiling(lr, tile_size, tile_overlap, None)
-        sr, upsampled = self._super_resolve(lr, tile_size, tile_overlap)
+        sr, upsampled = self._super_resolve(lr)
         self.maybe_free_model_hooks()
         sr, upsampled = sr[..., :height, :width], upsampled[..., :height, :width]
         return uncertainty(sr, upsampled), sr.clamp(-1, 1).add_(1).div_(2)
 
-    def _super_resolve(self, lr: torch.Tensor, tile_size: int, overlap: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """G and Y of the padded LR image, float32 in [-1,1]."""
+    def _super_resolve(self, lr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """G and Y of the padded LR image, float32 in [-1,1]; g sees the whole image if it fits into the free memory."""
         upsampled = upsample(2 * lr - 1, self.scale)
         sr = torch.zeros_like(upsampled)
-        tiles = plan_tiles(*lr.shape[-2:], SR_TILE_FACTOR * tile_size, SR_TILE_FACTOR * overlap)
+        # More than twice the overlap, whatever little memory is free.
+        unit = max(self.tile_multiple, self.sr_net.config.window_size, 3 * SR_TILE_OVERLAP)
+        tile_size = largest_tile(self.sr_net, *lr.shape[-2:], unit, free_bytes(lr.device))
+        tiles = plan_tiles(*lr.shape[-2:], tile_size, SR_TILE_OVERLAP)
         for index, tile in [(index, tile) for index in range(len(lr)) for tile in tiles]:
             part = lr[(slice(index, index + 1), slice(None), *tile.slices())].to(self.sr_net.dtype)
             output = self.sr_net(part, return_dict=False)[0].float()
@@ -243,19 +243,19 @@ class UPSRPipeline(DiffusionPipeline):
             raise ValueError(f"tile_batch_size must be at least 1, not {tile_batch_size}")
         if overlap < 0:
             raise ValueError(f"tile_overlap must not be negative, but is {overlap}")
+        free = free_bytes(lr.device)
         if tile_size is None:
-            tile_size, fitting = auto_tiling(self.unet, *lr.shape[-2:], free_bytes(lr.device))
+            tile_size = largest_tile(self.unet, *lr.shape[-2:], unit, free)
             if tile_size < whole:
                 logger.info("Tiles of %d LR pixels fit into the free memory.", tile_size)
         elif tile_size == 0:
-            tile_size, fitting = whole, len(lr)
-        else:
-            if tile_size % unit or tile_size < 0:
-                raise ValueError(f"tile_size must be a multiple of {unit} LR pixels for this model, not {tile_size}")
-            fitting = len(lr) if tile_size >= whole else 1
+            tile_size = whole
+        elif tile_size % unit or tile_size < 0:
+            raise ValueError(f"tile_size must be a multiple of {unit} LR pixels for this model, not {tile_size}")
         if tile_size < whole and overlap >= tile_size:
             raise ValueError(f"tile_overlap {overlap} must be smaller than tile_size {tile_size}")
-        return tile_size, tile_batch_size or fitting
+        pixels = min(tile_size, lr.shape[-2]) * min(tile_size, lr.shape[-1])
+        return tile_size, tile_batch_size or tiles_per_call(self.unet, pixels, free)
 
     def _padded_mask(self, mask: torch.Tensor | np.ndarray, size: tuple[int, int, int]) -> torch.Tensor:
         batch, height, width = size

@@ -9,9 +9,7 @@ from upsr_core.uncertainty import upsample
 
 def _disc(height: int, width: int) -> torch.Tensor:
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return (((y - height / 2) ** 2 + (x - width / 2) ** 2) < (min(height, width) / 3) ** 2).float()[
-        None, None
-    ]
+    return (((y - height / 2) ** 2 + (x - width / 2) ** 2) < (min(height, width) / 3) ** 2).float()[None, None]
 
 
 @pytest.mark.parametrize("size", [(1, 9), (32, 32), (37, 50)])

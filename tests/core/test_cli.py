@@ -276,7 +276,7 @@ def test_info_describes_the_model(
         (["upscale", "photo.png", "--noise-strength", "-1"], "must be a number of at least 0"),
         (["upscale", "photo.png", "--tile", "big"], "--tile: must be auto, off or a number of pixels"),
         (["upscale", "photo.png", "--tile", "16", "--tile-overlap", "16"], "smaller than --tile 16"),
-        (["upscale", "photo.png", "--tile", "17"], "tile_size must be a multiple of"),
+        (["upscale", "photo.png", "--tile", "17"], "--tile 17 must be a multiple of"),
         (["upscale", "photo.png", "--scale", "8"], "--scale 8 is more than this model's 4"),
         (["upscale", "photo.png", "--format", "gif"], "--format"),
         (["upscale", "photo.png", "--quality", "0"], "--quality: must be a whole number from 1 to 100"),

@@ -396,9 +396,7 @@ def test_large_tiff_of_several_strips_is_read_by_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("suffix", "channels"), [(".jpg", 1), (".jpg", 3), (".webp", 3), (".webp", 4)])
 def test_lossy_formats_are_near(tmp_path: Path, suffix: str, channels: int) -> None:
-    array = cv2.resize(_random((4, 5, channels)), (60, 40), interpolation=cv2.INTER_LINEAR).reshape(
-        40, 60, channels
-    )
+    array = cv2.resize(_random((4, 5, channels)), (60, 40), interpolation=cv2.INTER_LINEAR).reshape(40, 60, channels)
     path = tmp_path / f"a{suffix}"
     write_image(path, _decoded(array))
     image = read_image(path)
@@ -409,9 +407,7 @@ def test_lossy_formats_are_near(tmp_path: Path, suffix: str, channels: int) -> N
 
 
 def test_values_are_rounded_half_up_and_clipped() -> None:
-    values = (
-        torch.tensor([-0.2, 0.0, 0.4999, 0.5, 1.5, 2.4999, 254.5, 255.0, 300.0], dtype=torch.float64) / 255
-    )
+    values = torch.tensor([-0.2, 0.0, 0.4999, 0.5, 1.5, 2.4999, 254.5, 255.0, 300.0], dtype=torch.float64) / 255
     assert quantise(values, 255).tolist() == [0, 0, 0, 1, 2, 2, 255, 255, 255]
     assert quantise(torch.tensor([0.5], dtype=torch.float64), 65535).tolist() == [32768]
 
@@ -447,9 +443,7 @@ def test_jpeg_refuses_transparency_unless_told_a_background(tmp_path: Path) -> N
     array = _random((16, 16, 4))
     array[..., :3], array[:8, :, 3], array[8:, :, 3] = 200, 0, 255
     image = _decoded(array)
-    with pytest.raises(
-        ImageFileError, match=r"a\.jpg: JPEG has no transparency; write PNG, WebP or TIFF, or give"
-    ):
+    with pytest.raises(ImageFileError, match=r"a\.jpg: JPEG has no transparency; write PNG, WebP or TIFF, or give"):
         write_image(tmp_path / "a.jpg", image)
     assert list(tmp_path.iterdir()) == []
     write_image(tmp_path / "a.jpg", image, background=(1, 0, 0))
@@ -576,9 +570,7 @@ def test_kinds_of_pixels_that_are_refused(tmp_path: Path) -> None:
         ("folder.png", (4, 4), "folder.png: is a folder; name a file"),
     ],
 )
-def test_bad_output_is_known_before_the_work(
-    tmp_path: Path, name: str, size: tuple[int, int], message: str
-) -> None:
+def test_bad_output_is_known_before_the_work(tmp_path: Path, name: str, size: tuple[int, int], message: str) -> None:
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ImageFileError, match=message):
         check_output(tmp_path / name, *size, has_alpha=False)
@@ -646,13 +638,9 @@ def test_no_permission(tmp_path: Path) -> None:
     try:
         if root:  # who may do anything
             os.seteuid(65534)
-        with pytest.raises(
-            ImageFileError, match=r"a\.png: cannot be written \(Permission denied\); name a file in a"
-        ):
+        with pytest.raises(ImageFileError, match=r"a\.png: cannot be written \(Permission denied\); name a file in a"):
             write_image(folder / "a.png", image)
-        with pytest.raises(
-            ImageFileError, match=r"secret\.png: cannot be read \(Permission denied\); check its perm"
-        ):
+        with pytest.raises(ImageFileError, match=r"secret\.png: cannot be read \(Permission denied\); check its perm"):
             read_image(secret)
     finally:
         if root:

@@ -5,38 +5,51 @@ from __future__ import annotations
 import pytest
 import torch
 
-from upsr_core import UPSRPipeline, UPSRUNet
-from upsr_core.memory import LARGEST_TILE, activation_bytes, auto_tiling, free_bytes
+from upsr_core import ATDModel, UPSRPipeline, UPSRUNet
+from upsr_core.memory import LARGEST_TILE, activation_bytes, free_bytes, largest_tile, tiles_per_call
 
 GIB = 2**30
 
 
 @pytest.fixture(scope="module")
-def published_unet() -> UPSRUNet:
+def published() -> dict[str, UPSRUNet | ATDModel]:
     with torch.device("meta"):
-        return UPSRUNet()
+        return {"unet": UPSRUNet(), "sr_net": ATDModel()}
+
+
+@pytest.fixture(scope="module")
+def published_unet(published: dict) -> UPSRUNet:
+    return published["unet"]
 
 
 def test_small_images_stay_whole(published_unet: UPSRUNet) -> None:
-    assert auto_tiling(published_unet, 256, 128, 16 * GIB)[0] == 256
+    assert largest_tile(published_unet, 256, 128, 64, 16 * GIB) == 256
 
 
 @pytest.mark.parametrize("free", [GIB // 8, GIB // 2, GIB, 4 * GIB])
-def test_the_largest_tile_that_fits(published_unet: UPSRUNet, free: int) -> None:
-    side, batch = auto_tiling(published_unet, 1024, 1024, free)
+@pytest.mark.parametrize("network", ["unet", "sr_net"])
+def test_the_largest_tile_that_fits(published: dict, network: str, free: int) -> None:
+    side = largest_tile(published[network], 1024, 1024, 64, free)
     assert side % 64 == 0
-    assert side == 64 or activation_bytes(published_unet, batch * side**2) <= free / 2
-    assert side == LARGEST_TILE or activation_bytes(published_unet, (side + 64) ** 2) > free / 2
+    assert side == 64 or activation_bytes(published[network], side**2) <= free / 2
+    assert side == LARGEST_TILE or activation_bytes(published[network], (side + 64) ** 2) > free / 2
 
 
 def test_more_memory_never_means_smaller_tiles(published_unet: UPSRUNet) -> None:
-    sides = [auto_tiling(published_unet, 2048, 2048, gib * GIB)[0] for gib in (1, 2, 4, 8, 16, 32)]
+    sides = [largest_tile(published_unet, 2048, 2048, 64, gib * GIB) for gib in (1, 2, 4, 8, 16, 32)]
     assert sides == sorted(sides)
     assert sides[-1] == LARGEST_TILE
 
 
+def test_tiles_per_call_fit(published_unet: UPSRUNet) -> None:
+    counts = [tiles_per_call(published_unet, 64 * 64, gib * GIB) for gib in (1, 4, 16, 64)]
+    assert counts == sorted(counts)
+    assert counts[0] >= 1
+    assert activation_bytes(published_unet, counts[1] * 64 * 64) <= 2 * GIB
+
+
 def test_too_little_memory_is_said(published_unet: UPSRUNet, caplog) -> None:
-    assert auto_tiling(published_unet, 512, 512, 2**20) == (64, 1)
+    assert largest_tile(published_unet, 512, 512, 64, 2**20) == 64
     assert "smallest tile, 64" in caplog.text
 
 

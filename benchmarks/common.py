@@ -1,0 +1,85 @@
+"""What the benchmarks share: models, photos, tables."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import diffusers
+import torch
+
+from trainer.degradations import DEGRADATION_PRESETS, Degradation
+from upsr_core import UPSRPipeline, load_pipeline
+from upsr_core.conversion import build_published
+from upsr_core.uncertainty import upsample
+
+
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", help="model folder, or 'published': random weights of the published size (default: bundled)"
+    )
+
+
+def add_threads_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's own choice)")
+
+
+def load_model(name: str | None) -> UPSRPipeline:
+    """The pipeline that `add_model_argument` names, on the CPU in float32, without a progress bar."""
+    diffusers.utils.logging.disable_progress_bar()
+    if name == "published":
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            unet, sr_net, scheduler = build_published()
+        pipe = UPSRPipeline(unet=unet.eval(), sr_net=sr_net.eval(), scheduler=scheduler)
+    else:
+        pipe = load_pipeline(name)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def model_name(name: str | None) -> str:
+    return "bundled model" if name is None else "published size" if name == "published" else Path(name).name
+
+
+def degradation(preset: str, scale: int) -> Degradation:
+    """A preset of the trainer, without the share of plain bicubic samples that it mixes in for training."""
+    config = DEGRADATION_PRESETS[preset]
+    return Degradation(config if preset == "bicubic" else dataclasses.replace(config, bicubic_prob=0.0), scale)
+
+
+def upscale_each_way(pipe: UPSRPipeline, lr: torch.Tensor, seed: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The LR image (1,3,h,w) upscaled by bicubic interpolation, by g alone and by UPSR, untiled.
+
+    Returns:
+        The images (1,3,s*h,s*w) in [0,1] by name, and the uncertainty psi.
+    """
+    psi, sr = pipe.estimate_uncertainty(lr)
+    generator = torch.Generator().manual_seed(seed)
+    upscaled = pipe(lr, generator=generator, tile_size=0, output_type="pt").images
+    return {"bicubic": upsample(lr, pipe.scale).clamp(0, 1), "g": sr, "UPSR": upscaled}, psi
+
+
+def random_image(side: int, seed: int = 0) -> torch.Tensor:
+    """Noise of several sizes, (1,3,side,side) in [0,1], where what is in the image does not matter."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = [torch.rand(1, 3, max(1, side // step), max(1, side // step), generator=generator) for step in (1, 4, 16)]
+    layers = [torch.nn.functional.interpolate(layer, (side, side), mode="bilinear") for layer in layers]
+    return torch.stack(layers).mean(0)
+
+
+def machine() -> str:
+    """Processor, threads and version of PyTorch in a line."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return f"{processor}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
