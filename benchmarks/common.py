@@ -59,7 +59,7 @@ def upscale_each_way(pipe: UPSRPipeline, lr: torch.Tensor, seed: int) -> tuple[d
     """
     psi, sr = pipe.estimate_uncertainty(lr)
     generator = torch.Generator().manual_seed(seed)
-    upscaled = pipe(lr, generator=generator, tile_size=0, output_type="pt").images
+    upscaled, _ = pipe(lr, generator=generator, tile_size=0, output_type="pt", return_dict=False)
     return {"bicubic": upsample(lr, pipe.scale).clamp(0, 1), "g": sr, "UPSR": upscaled}, psi
 
 

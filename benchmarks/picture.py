@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--crop", type=int, nargs=4, metavar=("X", "Y", "W", "H"), help="part of the photo, in its pixels"
     )
+    parser.add_argument("--lr-out", type=Path, help="write the LR image, too")
     parser.add_argument("--original", action="store_true", help="show the photo itself, too")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -77,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     pipe = load_model(args.model)
     photo = crop_to(read_image(args.photo).rgb, args.crop, 1 if args.is_lr else pipe.scale, args.photo)
     lr = photo if args.is_lr else degradation(args.preset, pipe.scale)(photo, [args.seed])
+    if args.lr_out:
+        write_image(args.lr_out, DecodedImage(lr))
     images = panels(pipe, lr, args.seed)
     if args.original:
         images["photo"] = photo

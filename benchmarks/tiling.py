@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,16 +45,13 @@ def border_gradient(image: torch.Tensor, tile_size: int, overlap: int, scale: in
 
 def compare(pipe: UPSRPipeline, lr: torch.Tensor, tile: int, overlap: int) -> tuple[float, float, float, float]:
     """Mean and largest absolute difference in 8-bit levels, `border_gradient` tiled and untiled."""
-    images = [
-        pipe(
-            lr,
-            generator=torch.Generator().manual_seed(0),
-            tile_size=size,
-            tile_overlap=overlap,
-            output_type="pt",
-        ).images
-        for size in (tile, 0)
-    ]
+
+    def upscaled(tile_size: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        options: dict[str, Any] = {"tile_size": tile_size, "tile_overlap": overlap, "output_type": "pt"}
+        return pipe(lr, generator=generator, **options, return_dict=False)[0]
+
+    images = upscaled(tile), upscaled(0)
     difference = 255 * (images[0] - images[1]).abs()
     borders = [border_gradient(image, tile, overlap, pipe.scale) for image in images]
     return difference.mean().item(), difference.max().item(), borders[0], borders[1]

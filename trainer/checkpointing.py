@@ -105,7 +105,9 @@ def load_checkpoint(
     if pool is not None:
         file = checkpoint / _pool_file(accelerator)
         try:
-            pool.load_state_dict(torch.load(file, map_location=accelerator.device, weights_only=True))
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            pairs = {key: state[key].to(accelerator.device) for key in ("hr", "lr") if state[key] is not None}
+            pool.load_state_dict({**state, **pairs})
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"{file}: can not be used ({error}); resume with the same data.pool_size and processes"

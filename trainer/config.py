@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainer.degradation_config import DEGRADATION_PRESETS, DegradationConfig
-from trainer.typed_yaml import ConfigError, apply_overrides, arguments_of, build, load_yaml, merged
+from trainer.typed_yaml import apply_overrides, arguments_of, build, load_yaml, merged
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 
 STAGES = ("sr_net", "unet")
@@ -49,10 +49,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         presets = ", ".join(DEGRADATION_PRESETS)
-        _require(self.preset in DEGRADATION_PRESETS, f"data.preset must be one of {presets}, not {self.preset!r}")
+        _require(self.preset in DEGRADATION_PRESETS, f"preset must be one of {presets}, not {self.preset!r}")
         for name in ("pool_size", "num_workers"):
-            _require(getattr(self, name) >= 0, f"data.{name} must not be negative, not {getattr(self, name)}")
-        _require(self.val_images >= 1, f"data.val_images must be at least 1, not {self.val_images}")
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
+        _require(self.val_images >= 1, f"val_images must be at least 1, not {self.val_images}")
         self.degradation_config()
 
     def degradation_config(self) -> DegradationConfig:
@@ -216,4 +216,4 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise ConfigError(message)
+        raise ValueError(message)

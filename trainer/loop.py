@@ -24,6 +24,10 @@ from trainer.validation import Scores, Validation, save_png
 logger = logging.getLogger("trainer")
 
 
+class DivergedError(RuntimeError):
+    """The weights are lost; the message is one line."""
+
+
 class StopSignals:
     """Turns Ctrl-C and SIGTERM into a request that the loop honours at its next step.
 
@@ -188,6 +192,11 @@ class StageTrainer:
 
     def _log_step(self, meter: _Meter) -> None:
         values, timing = meter.read()
+        if not math.isfinite(values["loss"]):
+            raise DivergedError(
+                f"{self.stage.name}: the loss is {values['loss']} at step {self.progress.step}; lower "
+                f"{self.stage.name}_training.lr, set max_grad_norm, or go on from an older checkpoint"
+            )
         rate = learning_rate(self.training, self.progress.step - 1)
         images = self.training.batch_size * self.training.gradient_accumulation * self.accelerator.num_processes
         seconds = timing["seconds_per_step"]

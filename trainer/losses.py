@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -21,7 +23,11 @@ class LPIPSLoss(nn.Module):
         super().__init__()
         import lpips  # an extra of its own: most runs do without
 
-        self.net = lpips.LPIPS(net="vgg", pnet_rand=not pretrained, verbose=False).eval().requires_grad_(False)
+        with warnings.catch_warnings():
+            # lpips asks torchvision for the weights in a way that it calls deprecated.
+            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
+            net = lpips.LPIPS(net="vgg", pnet_rand=not pretrained, verbose=False)
+        self.net = net.eval().requires_grad_(False)
 
     def forward(self, estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Mean distance of images (B,3,H,W) in [-1,1]; the estimate is clipped to that range first."""

@@ -81,9 +81,7 @@ def fine_detail(image: torch.Tensor) -> torch.Tensor:
     window = _hann(height)[:, None] * _hann(width)
     power = torch.fft.fft2((y - y.mean(dim=(1, 2), keepdim=True)) * window).abs().square()
     frequency = torch.hypot(_frequencies(height)[:, None], _frequencies(width))
-    return (power * (frequency > FINE_DETAIL_FREQUENCY)).sum(dim=(1, 2)) / (
-        height * width * window.square().sum()
-    )
+    return (power * (frequency > FINE_DETAIL_FREQUENCY)).sum(dim=(1, 2)) / (height * width * window.square().sum())
 
 
 def fine_detail_ratio(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
@@ -106,15 +104,11 @@ def _check_same_shape(sr: torch.Tensor, hr: torch.Tensor) -> None:
         raise ValueError(f"sr {tuple(sr.shape)} and hr {tuple(hr.shape)} must have one shape")
 
 
-def _luma_pair(
-    sr: torch.Tensor, hr: torch.Tensor, border: int, smallest: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _luma_pair(sr: torch.Tensor, hr: torch.Tensor, border: int, smallest: int) -> tuple[torch.Tensor, torch.Tensor]:
     _check_same_shape(sr, hr)
     height, width = sr.shape[-2:]
     if border < 0 or min(height, width) - 2 * border < smallest:
-        raise ValueError(
-            f"border {border} must be at least 0 and leave {smallest} pixels each way of {height}x{width}"
-        )
+        raise ValueError(f"border {border} must be at least 0 and leave {smallest} pixels each way of {height}x{width}")
     inner = slice(border, height - border), slice(border, width - border)
     return luma(sr)[(slice(None), *inner)], luma(hr)[(slice(None), *inner)]
 

@@ -21,7 +21,7 @@ from accelerate.utils import ProjectConfiguration
 from trainer.checkpointing import list_checkpoints, read_progress
 from trainer.config import TrainConfig, load_config
 from trainer.export import load_sr_net
-from trainer.loop import StageTrainer
+from trainer.loop import DivergedError, StageTrainer
 from trainer.preflight import load_lpips, preflight
 from trainer.stages import DenoiserStage, SRNetStage, Stage
 from trainer.typed_yaml import ConfigError, to_plain
@@ -30,7 +30,7 @@ logger = logging.getLogger("trainer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 done, 1 interrupted after saving a checkpoint, 2 cannot start."""
+    """Run the command line; 0: done, 1: interrupted after saving, or diverged, 2: could not start."""
     parser = argparse.ArgumentParser(prog="train.py", description="Train a UPSR model on a folder of images.")
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see trainer/configs")
     parser.add_argument("--resume", metavar="latest|FOLDER", help="go on from the newest or the given checkpoint")
@@ -44,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
+    except DivergedError as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        return 1
 
 
 def run(config: TrainConfig, resume: str | None = None) -> int:

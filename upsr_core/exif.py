@@ -71,13 +71,16 @@ def set_tags(block: bytes, values: Mapping[int, int]) -> bytes:
     return bytes(data)
 
 
-def tiff_tags(block: bytes | None) -> Image.Exif:
-    """The block as tags to put beside the layout of a TIFF's pixels."""
-    exif = Image.Exif()
-    if block is not None:
-        exif.load(block)
-        _reduce_to_descriptive(exif)
-    return exif
+def descriptive_entries(block: bytes) -> dict[int, bytes]:
+    """Those 12-byte entries of the block's first directory that may stand beside the layout of other pixels."""
+    start = len(_PREFIX)
+    order = "<" if block[start : start + 2] == b"II" else ">"
+    (offset,) = struct.unpack_from(f"{order}I", block, start + 4)
+    (count,) = struct.unpack_from(f"{order}H", block, start + offset)
+    first = start + offset + 2
+    entries = [block[at : at + 12] for at in range(first, first + 12 * count, 12)]
+    by_tag = {struct.unpack_from(f"{order}H", entry)[0]: entry for entry in entries}
+    return {tag: entry for tag, entry in by_tag.items() if tag in _DESCRIPTIVE}
 
 
 def _reduce_to_descriptive(exif: Image.Exif) -> None:

@@ -147,9 +147,10 @@ def _pixels_8(path: Path, image: Image.Image, data: bytes) -> np.ndarray:
         warnings.warn("is CMYK and was converted to sRGB", stacklevel=2)
         image = _cmyk_to_srgb(image)
     elif image.mode in ("1", "L", "LA", "La"):
-        if image.format == "PNG" and data[24] in (2, 4) and "transparency" in image.info:
-            # Pillow scales the pixels to 8 bits, but not the level that means transparent.
-            image.info["transparency"] *= 255 // (2 ** data[24] - 1)
+        levels = 2 ** data[24] if image.format == "PNG" else 256
+        if image.info.get("transparency", levels) < levels < 256:
+            # Pillow scales the pixels to 8 bits, but not always the level that means transparent.
+            image.info["transparency"] *= 255 // (levels - 1)
         image = image.convert("LA" if transparent else "L")
     elif image.mode in ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
         image = image.convert("RGBA" if transparent else "RGB")

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .exif import tiff_tags
+from .exif import descriptive_entries
 
 PNG_COMPRESSION = 6  # zlib's own default
 TIFF_STRIP_BYTES = 2**20
@@ -70,24 +70,52 @@ def _png_chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _encode_tiff(array: np.ndarray, exif: bytes | None, icc_profile: bytes | None) -> bytes:
-    """Deflated strips of horizontal differences: Pillow writes no 16-bit RGB, OpenCV no EXIF and ICC."""
+    """Deflated strips of horizontal differences: Pillow writes no 16-bit RGB, OpenCV no EXIF and ICC.
+
+    An EXIF block is a TIFF file without pixels: here it is the beginning of the file, so that all it points to stays
+    in place, and a new directory at the end holds its entries beside those of the pixels.
+    """
     height, width, channels = array.shape
-    tags = tiff_tags(exif)
-    differences = array.astype(array.dtype.newbyteorder("<" if tags.endian == "<" else ">"))
+    data = bytearray(exif[6:] if exif else b"II*\0\0\0\0\0")
+    entries = descriptive_entries(exif) if exif else {}
+    order = "<" if data[:2] == b"II" else ">"
+
+    def append(content: bytes) -> int:
+        data.extend(bytes(len(data) % 2))  # everything begins at an even place
+        data.extend(content)
+        return len(data) - len(content)
+
+    def enter(tag: int, values: list[int] | bytes, long: bool = False) -> None:
+        code, kind = ("I", 4) if long else ("H", 3)
+        if isinstance(values, bytes):
+            content, kind = values, 7
+        else:
+            content = struct.pack(f"{order}{len(values)}{code}", *values)
+        head = struct.pack(f"{order}HHI", tag, kind, len(values))
+        entries[tag] = head + (content.ljust(4, b"\0") if len(content) <= 4 else where(append(content)))
+
+    def where(offset: int) -> bytes:
+        return struct.pack(f"{order}I", offset)
+
+    differences = array.astype(array.dtype.newbyteorder(order))
     differences[:, 1:] -= array[:, :-1]
     rows = max(1, TIFF_STRIP_BYTES // differences[0].nbytes)
     strips = [zlib.compress(differences[y : y + rows].tobytes()) for y in range(0, height, rows)]
-    sizes = [len(strip) for strip in strips]
-    tags[256], tags[257] = width, height
-    tags[258] = (8 * array.itemsize,) * channels  # bits per sample
-    tags[259], tags[317] = 8, 2  # deflate, horizontal differences
-    tags[262] = 1 if channels <= 2 else 2  # 0 is black, or RGB
-    tags[277], tags[284] = channels, 1  # samples per pixel, interleaved
-    # Where strips begin; Pillow counts from the end of the tags.
-    tags[273], tags[278], tags[279] = tuple(np.cumsum([0, *sizes[:-1]]).tolist()), rows, tuple(sizes)
+    offsets = [append(strip) for strip in strips]
+    for tag, size in {256: width, 257: height, 278: rows}.items():
+        enter(tag, [size], long=True)
+    enter(258, [8 * array.itemsize] * channels)  # bits per sample
+    enter(259, [8])  # deflate
+    enter(262, [1 if channels <= 2 else 2])  # 0 is black, or RGB
+    enter(273, offsets, long=True)
+    enter(277, [channels])  # samples per pixel
+    enter(279, [len(strip) for strip in strips], long=True)
+    enter(284, [1])  # interleaved
+    enter(317, [2])  # horizontal differences
     if channels in (2, 4):
-        tags[338] = 2  # the last sample is alpha, not multiplied in
+        enter(338, [2])  # the last sample is alpha, not multiplied in
     if icc_profile:
-        tags[34675] = icc_profile
-    # An EXIF block is a TIFF file without pixels behind 6 bytes of name.
-    return tags.tobytes()[6:] + b"".join(strips)
+        enter(34675, icc_profile)
+    directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
+    struct.pack_into(f"{order}I", data, 4, append(directory + bytes(4)))
+    return bytes(data)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
 
 from upsr_core.image_io import DecodedImage, ImageFileError, check_output, quantise, read_image, write_image
 
@@ -204,7 +204,7 @@ def test_colours_multiplied_by_alpha_are_divided_again(tmp_path: Path, dtype: An
     colours = (straight[..., :3].astype(float) * alpha / maximum + 0.5).astype(dtype)
     write_image(tmp_path / "a.tif", _decoded(np.concatenate([colours, alpha], axis=2)))
     data = (tmp_path / "a.tif").read_bytes()
-    says_straight, says_multiplied = (struct.pack(">HHIHH", 338, 3, 1, kind, 0) for kind in (2, 1))
+    says_straight, says_multiplied = (struct.pack("<HHII", 338, 3, 1, kind) for kind in (2, 1))
     assert data.count(says_straight) == 1
     (tmp_path / "a.tif").write_bytes(data.replace(says_straight, says_multiplied))
     levels = _levels(read_image(tmp_path / "a.tif"))
@@ -298,8 +298,8 @@ def test_unknown_orientation_leaves_the_image_as_it_is(tmp_path: Path) -> None:
 def _photo_exif() -> Image.Exif:
     exif = Image.Exif()
     exif[0x010F], exif[0x0110], exif[0x8298] = "maker", "model", "© Jörg".encode()
-    exif.get_ifd(0x8769).update({0x829A: 0.004, 0x8827: 400, 0xA002: 12, 0xA003: 7})
-    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.5)})
+    exif[0x8769] = {0x829A: 0.004, 0x8827: 400, 0xA002: 12, 0xA003: 7}
+    exif[0x8825] = {1: "N", 2: (52.0, 31.0, 12.5)}
     return exif
 
 
@@ -324,6 +324,28 @@ def test_exif_and_icc_survive_and_the_size_in_exif_is_that_of_the_new_image(
     assert (details[0xA002], details[0xA003]) == (48, 28)
     assert position[1] == "N"
     assert [float(part) for part in position[2]] == [52, 31, 12.5]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_exif_travels_byte_for_byte_with_makers_notes_and_without_the_thumbnail(tmp_path: Path, suffix: str) -> None:
+    exif = _photo_exif()
+    exif[0x0112] = 1
+    exif[0x8769][0x927C] = b"maker's note" * 9
+    block = exif.tobytes()
+    # A thumbnail follows where the first directory says that the next one is.
+    (count,) = struct.unpack_from(">H", block, 14)
+    link = 16 + 12 * count
+    with_thumbnail = block[:link] + struct.pack(">I", len(block) - 6) + block[link + 4 :] + struct.pack(">HI", 0, 0)
+    image = _decoded(_random((7, 12, 3)), exif=with_thumbnail)
+    write_image(tmp_path / f"a{suffix}", image)
+    kept = read_image(tmp_path / f"a{suffix}").exif
+    assert kept is not None
+    if suffix != ".tif":  # whose tags are those of the image, too
+        assert kept == with_thumbnail.replace(struct.pack(">I", len(block) - 6), bytes(4), 1)
+    read = Image.Exif()
+    read.load(kept)
+    assert read.get_ifd(0x8769)[0x927C] == b"maker's note" * 9
+    assert read.get_ifd(ExifTags.IFD.IFD1) == {}
 
 
 def test_tiff_layout_does_not_travel_into_other_files(tmp_path: Path) -> None:

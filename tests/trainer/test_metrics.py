@@ -102,14 +102,10 @@ def test_colour_shift_is_signed_and_per_channel() -> None:
     sr = hr.clone()
     sr[1, 0] += 3 / 255
     sr[1, 2] -= 2 / 255
-    torch.testing.assert_close(
-        colour_shift(sr, hr), torch.tensor([[0, 0, 0], [3, 0, -2]], dtype=torch.float64)
-    )
+    torch.testing.assert_close(colour_shift(sr, hr), torch.tensor([[0, 0, 0], [3, 0, -2]], dtype=torch.float64))
 
 
-@pytest.mark.parametrize(
-    "metric", [lambda a, b: psnr(a, b, 4), lambda a, b: ssim(a, b, 4), fine_detail_ratio]
-)
+@pytest.mark.parametrize("metric", [lambda a, b: psnr(a, b, 4), lambda a, b: ssim(a, b, 4), fine_detail_ratio])
 def test_refuses_what_it_cannot_measure(metric) -> None:
     good = _photo_like(3)
     for bad in (good * 2 - 1, good.where(good < good.max(), torch.nan)):

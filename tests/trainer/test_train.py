@@ -1,0 +1,229 @@
+"""The trainer as its users meet it: real runs on generated images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from trainer.checkpointing import list_checkpoints, read_progress
+from trainer.config import TrainConfig, load_config
+from trainer.train import main
+from trainer.validation import Validation
+from upsr_core import ATDModel, UPSRPipeline
+
+ROOT = Path(__file__).parents[2]
+STAGE = {"max_steps": 4, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "max_grad_norm": 1.0}
+# The smallest networks that have every part.
+SMOKE: dict[str, Any] = {
+    "log_every": 1,
+    "validate_every": 2,
+    "checkpoint_every": 2,
+    "data": {"hr_size": 64, "preset": "mild", "val_size": 64, "val_images": 2},
+    "sr_net": {
+        "embed_dim": 16, "depths": [2], "num_heads": [2], "window_size": 8, "category_size": 16, "num_tokens": 8,
+        "reduced_dim": 4, "convffn_kernel_size": 3, "global_residual": True,
+    },
+    "unet": {
+        "image_size": 16, "model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": [1, 1],
+        "attention_resolutions": [16, 8], "swin_depth": 2, "swin_embed_dim": 32, "window_size": 8, "mlp_ratio": 1.0,
+        "num_feat": 8, "shift_mask": "swin", "global_residual": True, "pad_multiple": 16,
+    },
+    "sr_net_training": STAGE,
+    "unet_training": STAGE,
+}  # fmt: skip
+Train = Callable[..., int]
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five images of random shapes and edges, of different sizes."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        coarse = Image.fromarray(rng.integers(0, 256, (7, 8, 3), dtype=np.uint8))
+        coarse.resize((96 + 8 * i, 80), Image.Resampling.NEAREST).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def smoke(photos: Path, tmp_path: Path) -> Path:
+    """A configuration file for ``tmp_path / "run"``."""
+    path = tmp_path / "smoke.yaml"
+    data = {**SMOKE["data"], "train_dir": str(photos), "val_dir": str(photos)}
+    path.write_text(yaml.safe_dump({**SMOKE, "output_dir": str(tmp_path / "run"), "data": data}))
+    return path
+
+
+def launch(*arguments: str | Path) -> list[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "1",
+        "--num_machines",
+        "1",
+    ]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
+    return [*command, str(ROOT / "trainer" / "train.py"), *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """Without this repository on the path, as for an uninstalled clone."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+
+def assert_same_tensors(first: Path, second: Path) -> None:
+    a, b = load_file(first), load_file(second)
+    assert a.keys() == b.keys()
+    different = [key for key in a if not torch.equal(a[key], b[key])]
+    assert not different
+
+
+def test_accelerate_launch_trains_both_networks_and_leaves_a_pipeline(smoke: Path, tmp_path: Path) -> None:
+    command = launch("--config", smoke, "sr_net_training.max_steps=2", "unet_training.max_steps=2")
+    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / "run"
+    for name in ("model", "model_last"):
+        pipe = UPSRPipeline.from_pretrained(run / name)
+        images = pipe(torch.full((1, 3, 9, 11), 0.5), output_type="pt", num_inference_steps=1).images
+        assert images.shape == (1, 3, 36, 44)
+    for stage in ("sr_net", "unet"):
+        assert list((run / "logs" / stage).glob("events.*"))
+        assert [path.name for path in list_checkpoints(run / "checkpoints" / stage)] == ["step-00000002"]
+        for kind in ("plain", "degraded"):
+            with Image.open(run / "samples" / stage / f"{kind}_step-00000002.png") as grid:
+                # LR | g | (UPSR |) HR, a row for each photo
+                assert grid.size == (64 * (3 if stage == "sr_net" else 4), 64 * 2)
+    assert "validation, degraded input, upsr: psnr" in result.stderr
+    written = load_config(run / "config.yaml")
+    assert written == load_config(smoke, ["sr_net_training.max_steps=2", "unet_training.max_steps=2"])
+    assert not list(run.rglob("*.partial"))
+    assert not list(run.rglob("*.old"))
+
+
+@pytest.mark.parametrize("stage", ["sr_net", "unet"])
+def test_four_steps_are_two_and_a_resume_and_two(smoke: Path, tmp_path: Path, stage: str) -> None:
+    g = tmp_path / "g"
+    ATDModel(**SMOKE["sr_net"], scale=4).save_pretrained(g)
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    common = ["--config", str(smoke), f"stage={stage}", f"sr_net_from={g}", "data.pool_size=3", "data.val_dir=null"]
+    common.append(f"{stage}_training.gradient_accumulation=2")
+    assert main([*common, f"output_dir={whole}"]) == 0
+    assert main([*common, f"output_dir={halves}", f"{stage}_training.max_steps=2"]) == 0
+    # More workers must not change anything either.
+    assert main([*common, f"output_dir={halves}", "data.num_workers=1", "--resume", "latest"]) == 0
+
+    last = Path("checkpoints", stage, "step-00000004")
+    assert_same_tensors(whole / last / "model.safetensors", halves / last / "model.safetensors")
+    weights = Path("model_last", stage, "diffusion_pytorch_model.safetensors")
+    assert_same_tensors(whole / weights, halves / weights)
+    first, second = (torch.load(run / last / "optimizer.bin", weights_only=True)["state"] for run in (whole, halves))
+    for key, state in first.items():
+        assert all(torch.equal(state[name], second[key][name]) for name in state)
+
+
+def test_ctrl_c_saves_and_resume_goes_on_with_the_next_network(smoke: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "trainer" / "train.py"), "--config", str(smoke), "validate_every=0"]
+    with subprocess.Popen(
+        [*command, "unet_training.max_steps=100000", "checkpoint_every=0"],
+        cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "unet 2: " in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 1, rest
+    (checkpoint,) = list_checkpoints(run / "checkpoints" / "unet")
+    assert f"--resume {checkpoint}" in rest
+    progress = read_progress(checkpoint)
+    assert not progress.finished
+    steps = progress.step + 1
+    limits = [f"unet_training.max_steps={steps}", "validate_every=0"]
+    assert main(["--config", str(smoke), *limits, "--resume", "latest"]) == 0
+    # g had finished and was left alone.
+    assert [read_progress(path).step for path in list_checkpoints(run / "checkpoints" / "sr_net")] == [4]
+    assert read_progress(list_checkpoints(run / "checkpoints" / "unet")[-1]).step == steps
+    assert UPSRPipeline.from_pretrained(run / "model").unet is not None
+
+
+def test_time_limit_ends_a_stage_properly(smoke: Path, tmp_path: Path) -> None:
+    assert main(["--config", str(smoke), "stage=sr_net", "sr_net_training.max_minutes=1e-6"]) == 0
+    (checkpoint,) = list_checkpoints(tmp_path / "run" / "checkpoints" / "sr_net")
+    progress = read_progress(checkpoint)
+    assert (progress.step, progress.finished) == (1, True)
+    assert ATDModel.from_pretrained(tmp_path / "run" / "model" / "sr_net") is not None
+
+
+def test_best_weights_are_kept_over_a_resume_and_old_checkpoints_are_not(smoke: Path, tmp_path: Path) -> None:
+    common = ["--config", str(smoke), "stage=sr_net", "validate_every=1", "checkpoint_every=1"]
+    assert main([*common, "sr_net_training.max_steps=1"]) == 0
+    run = tmp_path / "run"
+    weights = "sr_net/diffusion_pytorch_model.safetensors"
+    best = load_file(run / "model" / weights)
+
+    ruin = ["sr_net_training.lr=3", "sr_net_training.warmup_steps=0", "checkpoints_total_limit=2"]
+    assert main([*common, *ruin, "sr_net_training.max_steps=3", "--resume", "latest"]) == 0
+    checkpoints = list_checkpoints(run / "checkpoints" / "sr_net")
+    assert [path.name for path in checkpoints] == ["step-00000002", "step-00000003"]
+    assert read_progress(checkpoints[-1]).best_step == 1
+    kept, last = load_file(run / "model" / weights), load_file(run / "model_last" / weights)
+    assert all(torch.equal(kept[key], best[key]) for key in best)
+    assert any(not torch.equal(last[key], best[key]) for key in best)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_one_line(
+    smoke: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ruin = ["sr_net_training.lr=1e38", "sr_net_training.warmup_steps=0", "validate_every=0", "checkpoint_every=0"]
+    assert main(["--config", str(smoke), "stage=sr_net", *ruin]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("train.py: error: sr_net: the loss is ")
+    assert "lower sr_net_training.lr" in error
+    assert not list((tmp_path / "run").glob("model*"))
+
+
+def test_a_few_steps_on_one_photo_lower_both_losses(photos: Path, smoke: Path, tmp_path: Path) -> None:
+    only = tmp_path / "one"
+    only.mkdir()
+    shutil.copy(photos / "0.png", only)
+    run = tmp_path / "run"
+    overrides = [f"data.train_dir={only}", f"data.val_dir={only}", "data.preset=bicubic", "validate_every=0"]
+    overrides += ["log_every=40", "checkpoint_every=0", "unet_training.ema_decay=0.9", "sr_net_training.ema_decay=0.9"]
+    overrides += ["sr_net_training.max_steps=40", "unet_training.max_steps=40", "data.cache=true"]
+    assert main(["--config", str(smoke), *overrides]) == 0
+    scores = {
+        stage: read_progress(list_checkpoints(run / "checkpoints" / stage)[-1]).best_score
+        for stage in ("sr_net", "unet")
+    }
+    config = load_config(smoke, overrides)
+    bicubic = bicubic_psnr(config)
+    assert scores["sr_net"] is not None
+    assert scores["sr_net"] > bicubic + 0.3
+    # The denoiser starts at G and pays for fine detail with squared error, but it must not be noise.
+    assert scores["unet"] is not None
+    assert scores["unet"] > bicubic
+
+
+def bicubic_psnr(config: TrainConfig) -> float:
+    validation = Validation(config.data, config.scale, config.seed, torch.device("cpu"))
+    scores = validation.run(validation.bicubic)[0]
+    return sum(values["psnr"] for values in scores.values()) / len(scores)
