@@ -112,7 +112,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     print(f"{model_name(args.model)}, float32, tiles of {args.tile}; {machine()}\n")
-    print(result_table({side: measure_apart(args.model, side, args.tile, args.threads) for side in args.sides}))
+    results = {}
+    for side in args.sides:
+        print(f"measuring {side}x{side} ...", file=sys.stderr)
+        results[side] = measure_apart(args.model, side, args.tile, args.threads)
+    print(result_table(results))
 
 
 if __name__ == "__main__":

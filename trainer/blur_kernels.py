@@ -54,9 +54,7 @@ def generalized_gaussian_kernel(
     return kernel / kernel.sum()
 
 
-def plateau_kernel(
-    size: int, sigma_x: float, sigma_y: float, beta: float, angle: float = 0.0
-) -> torch.Tensor:
+def plateau_kernel(size: int, sigma_x: float, sigma_y: float, beta: float, angle: float = 0.0) -> torch.Tensor:
     """Plateau-shaped kernel (size, size); a larger beta has a flatter top and steeper sides."""
     kernel = 1.0 / (1.0 + quadratic_form(size, sigma_x, sigma_y, angle) ** beta)
     return kernel / kernel.sum()
@@ -76,9 +74,7 @@ def sinc_kernel(size: int, cutoff: float) -> torch.Tensor:
     return kernel / kernel.sum()
 
 
-def make_kernel(
-    kind: str, size: int, sigma_x: float, sigma_y: float, angle: float, beta: float
-) -> torch.Tensor:
+def make_kernel(kind: str, size: int, sigma_x: float, sigma_y: float, angle: float, beta: float) -> torch.Tensor:
     """Kernel of one of `KERNEL_KINDS`. "*iso" kinds ignore sigma_y and angle, Gaussian ones ignore beta."""
     if kind not in KERNEL_KINDS:
         raise ValueError(f"unknown kernel kind {kind!r}; known: {', '.join(KERNEL_KINDS)}")

@@ -78,7 +78,8 @@ class StageConfig:
         max_grad_norm: gradients are scaled down to this norm; None never.
         ema_decay: of the moving average of the weights, which is what is validated and exported.
         lpips_weight: lambda of Eq. 9; 0 does without LPIPS.
-        best_metric: validation metric, averaged over the inputs, whose best weights are in ``model``.
+        best_metric: validation metric, averaged over the inputs, whose best weights are in ``model``. ``loss`` is the
+            stage's own on the held-out photos; PSNR and SSIM would choose a denoiser that is hardly trained.
     """
 
     max_steps: int
@@ -93,7 +94,7 @@ class StageConfig:
     max_grad_norm: float | None = None
     ema_decay: float = 0.999
     lpips_weight: float = 0.0
-    best_metric: Literal["psnr", "ssim"] = "psnr"
+    best_metric: Literal["loss", "psnr", "ssim"] = "loss"
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "gradient_accumulation"):

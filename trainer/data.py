@@ -102,9 +102,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         if hr_size < 1:
             raise ValueError(f"hr_size must be positive, got {hr_size}")
         if repeats < 1 or (samples_per_epoch is not None and samples_per_epoch < 1):
-            raise ValueError(
-                f"repeats and samples_per_epoch must be positive, got {repeats} and {samples_per_epoch}"
-            )
+            raise ValueError(f"repeats and samples_per_epoch must be positive, got {repeats} and {samples_per_epoch}")
         self.root = root
         self.paths = list_images(root)
         self.hr_size = hr_size

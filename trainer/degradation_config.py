@@ -77,8 +77,7 @@ class ResizeConfig:
     def __post_init__(self) -> None:
         if len(self.up_down_keep_probs) != 3 or abs(sum(self.up_down_keep_probs) - 1) > 1e-6:
             raise ValueError(
-                "ResizeConfig.up_down_keep_probs needs three numbers that sum to 1, "
-                f"got {self.up_down_keep_probs}"
+                f"ResizeConfig.up_down_keep_probs needs three numbers that sum to 1, got {self.up_down_keep_probs}"
             )
         _check_range(self, "factor", 1e-3)
         if not self.factor[0] <= 1 <= self.factor[1]:
@@ -178,9 +177,7 @@ _UPSR = DegradationConfig()
 _MILD = DegradationConfig(
     bicubic_prob=0.4,
     first=StageConfig(
-        blur=BlurConfig(
-            kernel_size=(7, 7), kind_probs=(0.6, 0.4, 0, 0, 0, 0), sigma=(0.2, 1.0), sinc_prob=0.0
-        ),
+        blur=BlurConfig(kernel_size=(7, 7), kind_probs=(0.6, 0.4, 0, 0, 0, 0), sigma=(0.2, 1.0), sinc_prob=0.0),
         resize=_KEEP,
         noise=NoiseConfig(prob=0.0),
         jpeg=JPEGConfig(prob=0.0),

@@ -58,18 +58,14 @@ def resize(image: torch.Tensor, size: tuple[int, int], mode: str, antialias: boo
     return F.interpolate(image, size=size, mode=mode, align_corners=False, antialias=antialias)
 
 
-def add_gaussian_noise(
-    image: torch.Tensor, sigma: float, gray: bool, generator: torch.Generator
-) -> torch.Tensor:
+def add_gaussian_noise(image: torch.Tensor, sigma: float, gray: bool, generator: torch.Generator) -> torch.Tensor:
     """Adds N(0, sigma^2), sigma in levels of 255, to (1, 3, H, W) in [0, 1]; clipped to [0, 1]."""
     shape = (1, 1 if gray else 3, *image.shape[-2:])
     noise = torch.randn(shape, generator=generator, device=image.device)
     return (image + noise * (sigma / 255)).clamp_(0, 1)
 
 
-def add_poisson_noise(
-    image: torch.Tensor, scale: float, gray: bool, generator: torch.Generator
-) -> torch.Tensor:
+def add_poisson_noise(image: torch.Tensor, scale: float, gray: bool, generator: torch.Generator) -> torch.Tensor:
     """Adds `scale` times the deviation of a Poisson draw to (1, 3, H, W) in [0, 1]; clipped to [0, 1].
 
     Full scale counts as many photons as the image has different 8-bit levels, up to a power of two.
@@ -222,9 +218,7 @@ class Degradation:
             return image
         return jpeg_round_trip(image, [int(rng.integers(config.quality[0], config.quality[1] + 1))])
 
-    def _finish_size(
-        self, image: torch.Tensor, lr_size: tuple[int, int], rng: np.random.Generator
-    ) -> torch.Tensor:
+    def _finish_size(self, image: torch.Tensor, lr_size: tuple[int, int], rng: np.random.Generator) -> torch.Tensor:
         resizing, sinc = self.config.second.resize, self.config.final_sinc
         image = resize(image, lr_size, resizing.modes[rng.integers(len(resizing.modes))], resizing.antialias)
         if rng.random() >= sinc.prob:

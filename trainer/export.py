@@ -39,8 +39,9 @@ def export(folder: Path, sr_net: ATDModel, unet: UPSRUNet | None, scheduler: UNW
 
 
 def _contiguous(network: Network) -> Network:
-    """A copy as safetensors wants it: on the CPU and in the plain memory format."""
+    """A copy as safetensors wants it, on the CPU and in the plain memory format; where it came from is left out."""
     network = copy.deepcopy(network).cpu()
+    network.register_to_config(_name_or_path="")
     return network.to(memory_format=torch.contiguous_format).requires_grad_(True)
 
 

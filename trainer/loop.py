@@ -226,6 +226,8 @@ class StageTrainer:
             for method, upscaler in self.stage.references().items():
                 self._baselines[method] = validation.run(upscaler)
         result = validation.run(self.stage.upscaler(self.ema.model))
+        for kind in validation.lr:
+            result[0][kind]["loss"] = self._held_out_loss(validation, kind)
         results = {**self._baselines, self.stage.method: result}
 
         step = self.progress.step
@@ -244,10 +246,22 @@ class StageTrainer:
 
         metric = self.training.best_metric
         score = sum(scores[metric] for scores in result[0].values()) / len(result[0])
+        if metric == "loss":
+            score = -score
         best = self.progress.best_score is None or score > self.progress.best_score
         if best:
             self.progress.best_score, self.progress.best_step = score, step
         return best
+
+    @torch.no_grad()
+    def _held_out_loss(self, validation: Validation, kind: str) -> float:
+        """The stage's loss of the averaged weights on held-out pairs, with the same noise and timesteps every time."""
+        generator = torch.Generator().manual_seed(self.seed)
+        total = 0.0
+        for lr, hr in validation.pairs(kind):
+            with self.accelerator.autocast():
+                total += len(lr) * self.stage.losses(self.ema.model, lr, hr, generator)["loss"].item()
+        return total / len(validation.hr)
 
     def _export(self, name: str) -> None:
         if self.accelerator.is_main_process:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,12 @@ class Validation:
         """The upscaler to compare with."""
         del seeds
         return upsample(lr, self.scale)
+
+    def pairs(self, kind: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(lr, hr) on the device, a few at a time."""
+        for start in range(0, len(self.hr), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            yield self.lr[kind][chunk].to(self.device), self.hr[chunk].to(self.device)
 
     def run(self, upscaler: Upscaler) -> tuple[dict[str, Scores], dict[str, torch.Tensor]]:
         """Scores and images (B,3,s*h,s*w) on the CPU, in [0,1], for each kind of LR image."""

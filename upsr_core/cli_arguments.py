@@ -19,9 +19,7 @@ FILES_NOTE = """\
 IN is an image file, a folder, or a glob pattern (in quotes where the shell is not to expand it). Results
 appear whole or not at all; existing ones are replaced, inputs never. With several inputs a failure does not
 stop the rest: what failed is listed at the end, with exit status 1. Where nothing can be done it is 2."""
-CONVERT_USAGE = (
-    "upsr convert DENOISER SR_NET OUT [--config FILE]\n       upsr convert --to-published FOLDER OUT"
-)
+CONVERT_USAGE = "upsr convert DENOISER SR_NET OUT [--config FILE]\n       upsr convert --to-published FOLDER OUT"
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -61,9 +59,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     convert.add_argument("--to-published", action="store_true", help=help)
 
     info = command("info", "Show versions, devices, and what a model is.")
-    info.add_argument(
-        "model", nargs="?", metavar="MODEL", help="folder or Hub id; default: the bundled model"
-    )
+    info.add_argument("model", nargs="?", metavar="MODEL", help="folder or Hub id; default: the bundled model")
     info.add_argument("--variant", help="weights variant, such as fp16")
     return parser.parse_args(argv)
 

@@ -61,18 +61,14 @@ def prepare_folders(jobs: Sequence[Job]) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(
-                f"{folder}: cannot be created ({error.strerror}); name another place with -o"
-            ) from error
+            raise ValueError(f"{folder}: cannot be created ({error.strerror}); name another place with -o") from error
         if not os.access(folder, os.W_OK):
             raise ValueError(f"{folder}: no permission to write there; name another place with -o")
 
 
 def _target_file(out: Path, suffix: str | None) -> Path:
     if out.suffix.lower() not in WRITE_FORMATS:
-        raise ValueError(
-            f"{out}: no known image type; end it in one of {' '.join(WRITE_FORMATS)}, or name a folder"
-        )
+        raise ValueError(f"{out}: no known image type; end it in one of {' '.join(WRITE_FORMATS)}, or name a folder")
     if suffix is not None and WRITE_FORMATS[out.suffix.lower()] != WRITE_FORMATS[suffix]:
         raise ValueError(f"{out}: does not agree with the format {suffix[1:]}; leave one of the two out")
     if not out.parent.is_dir():
@@ -110,9 +106,7 @@ def _find_sources(inputs: Sequence[str], out: Path | None, recursive: bool) -> l
         elif path.exists():
             pairs = [(path, Path(path.name))]
         else:
-            matches = [
-                Path(match) for match in sorted(glob.glob(given, recursive=True)) if Path(match).is_file()
-            ]
+            matches = [Path(match) for match in sorted(glob.glob(given, recursive=True)) if Path(match).is_file()]
             if not matches:
                 kind = "no file matches this pattern" if glob.has_magic(given) else "no such file or folder"
                 raise ValueError(f"{given}: {kind}")

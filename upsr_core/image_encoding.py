@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -78,7 +78,7 @@ def _encode_tiff(array: np.ndarray, exif: bytes | None, icc_profile: bytes | Non
     height, width, channels = array.shape
     data = bytearray(exif[6:] if exif else b"II*\0\0\0\0\0")
     entries = descriptive_entries(exif) if exif else {}
-    order = "<" if data[:2] == b"II" else ">"
+    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
 
     def append(content: bytes) -> int:
         data.extend(bytes(len(data) % 2))  # everything begins at an even place

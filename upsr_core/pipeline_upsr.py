@@ -150,7 +150,7 @@ class UPSRPipeline(DiffusionPipeline):
         del noise
 
         # 4. Reverse process: per step the denoiser tile by tile, then one scheduler step for the whole image
-        tiles = plan_tiles(*lr.shape[-2:], tile_size, tile_overlap)
+        tiles = plan_tiles(lr.shape[-2], lr.shape[-1], tile_size, tile_overlap)
         chunks = _chunks([(index, tile) for index in range(batch) for tile in tiles], tile_batch_size)
         with self.progress_bar(total=len(chunks) * len(self.scheduler.timesteps)) as progress:
             for step, t in enumerate(self.scheduler.timesteps.tolist()):
@@ -195,10 +195,11 @@ class UPSRPipeline(DiffusionPipeline):
         """G and Y of the padded LR image, float32 in [-1,1]; g sees the whole image if it fits into the free memory."""
         upsampled = upsample(2 * lr - 1, self.scale)
         sr = torch.zeros_like(upsampled)
+        height, width = lr.shape[-2:]
         # More than twice the overlap, whatever little memory is free.
         unit = max(self.tile_multiple, self.sr_net.config.window_size, 3 * SR_TILE_OVERLAP)
-        tile_size = largest_tile(self.sr_net, *lr.shape[-2:], unit, free_bytes(lr.device))
-        tiles = plan_tiles(*lr.shape[-2:], tile_size, SR_TILE_OVERLAP)
+        tile_size = largest_tile(self.sr_net, height, width, unit, free_bytes(lr.device))
+        tiles = plan_tiles(height, width, tile_size, SR_TILE_OVERLAP)
         for index, tile in [(index, tile) for index in range(len(lr)) for tile in tiles]:
             part = lr[(slice(index, index + 1), slice(None), *tile.slices())].to(self.sr_net.dtype)
             output = self.sr_net(part, return_dict=False)[0].float()
@@ -238,14 +239,15 @@ class UPSRPipeline(DiffusionPipeline):
     ) -> tuple[int, int]:
         """Check the tiling arguments and fill in what is left to us: tile side and tiles per call."""
         unit = self.tile_multiple
-        whole = max(lr.shape[-2:])
+        height, width = lr.shape[-2:]
+        whole = max(height, width)
         if tile_batch_size is not None and tile_batch_size < 1:
             raise ValueError(f"tile_batch_size must be at least 1, not {tile_batch_size}")
         if overlap < 0:
             raise ValueError(f"tile_overlap must not be negative, but is {overlap}")
         free = free_bytes(lr.device)
         if tile_size is None:
-            tile_size = largest_tile(self.unet, *lr.shape[-2:], unit, free)
+            tile_size = largest_tile(self.unet, height, width, unit, free)
             if tile_size < whole:
                 logger.info("Tiles of %d LR pixels fit into the free memory.", tile_size)
         elif tile_size == 0:
@@ -254,7 +256,7 @@ class UPSRPipeline(DiffusionPipeline):
             raise ValueError(f"tile_size must be a multiple of {unit} LR pixels for this model, not {tile_size}")
         if tile_size < whole and overlap >= tile_size:
             raise ValueError(f"tile_overlap {overlap} must be smaller than tile_size {tile_size}")
-        pixels = min(tile_size, lr.shape[-2]) * min(tile_size, lr.shape[-1])
+        pixels = min(tile_size, height) * min(tile_size, width)
         return tile_size, tile_batch_size or tiles_per_call(self.unet, pixels, free)
 
     def _padded_mask(self, mask: torch.Tensor | np.ndarray, size: tuple[int, int, int]) -> torch.Tensor:
@@ -287,7 +289,9 @@ class UPSRPipeline(DiffusionPipeline):
             raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}")
         unknown = [name for name in tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
-            raise ValueError(f"callback_on_step_end_tensor_inputs: no {unknown[0]!r} among {self._callback_tensor_inputs}")
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs: no {unknown[0]!r} among {self._callback_tensor_inputs}"
+            )
 
 
 def _chunks(items: list, size: int) -> list[list]:

@@ -98,9 +98,7 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
     def __len__(self) -> int:
         return self.config.num_train_timesteps
 
-    def set_timesteps(
-        self, num_inference_steps: int | None = None, device: str | torch.device | None = None
-    ) -> None:
+    def set_timesteps(self, num_inference_steps: int | None = None, device: str | torch.device | None = None) -> None:
         """Choose the steps of the reverse process; `timesteps` then lists them, noisiest first.
 
         Args:
@@ -111,9 +109,7 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         total = self.config.num_train_timesteps
         count = total if num_inference_steps is None else num_inference_steps
         if count != int(count) or not 1 <= count <= total:
-            raise ValueError(
-                f"num_inference_steps must be a whole number from 1 to {total} (all steps), got {count!r}"
-            )
+            raise ValueError(f"num_inference_steps must be a whole number from 1 to {total} (all steps), got {count!r}")
         self.num_inference_steps = int(count)
         steps = [math.ceil(total * (count - i) / count) - 1 for i in range(self.num_inference_steps)]
         self.timesteps = torch.tensor(steps, dtype=torch.int64, device=device)
@@ -175,9 +171,7 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         if t is None:
             upsampled, noise, t = None, upsampled, noise
         if noise is None or t is None:
-            raise ValueError(
-                "noise and t are missing: add_noise(original, upsampled, noise, t, noise_weight)"
-            )
+            raise ValueError("noise and t are missing: add_noise(original, upsampled, noise, t, noise_weight)")
         x0 = _at_least_float32(original)
         sqrt_eta = self._lookup(self.sqrt_etas, t, original)
         mean = x0 if upsampled is None else x0 + self._lookup(self.etas, t, original) * (upsampled - x0)
@@ -284,9 +278,7 @@ def _weighted(noise: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     return noise if weight is None else noise * weight
 
 
-def _draw(
-    sample: torch.Tensor, generator: torch.Generator | Sequence[torch.Generator] | None
-) -> torch.Tensor:
+def _draw(sample: torch.Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> torch.Tensor:
     if generator is not None and not isinstance(generator, torch.Generator):
         generator = list(generator)
         if len(generator) != len(sample):

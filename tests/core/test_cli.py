@@ -148,9 +148,7 @@ def test_jpeg_of_a_transparent_image_needs_a_background(
     assert main(run) == 2
     assert "JPEG has no transparency" in capsys.readouterr().err
     assert main([*run, "--background", "#ff8000"]) == 0
-    torch.testing.assert_close(
-        read_image(out).rgb.mean(dim=(2, 3)), torch.tensor([[1.0, 0.5, 0.0]]), atol=0.02, rtol=0
-    )
+    torch.testing.assert_close(read_image(out).rgb.mean(dim=(2, 3)), torch.tensor([[1.0, 0.5, 0.0]]), atol=0.02, rtol=0)
 
 
 def test_16_bits_are_kept(model: list[str], tmp_path: Path) -> None:
@@ -249,9 +247,7 @@ def test_convert_and_back(golden_files: dict[str, Path], tmp_path: Path) -> None
         assert torch.equal(tensor, model.unet.state_dict()[name])
 
 
-def test_info_describes_the_model(
-    pipe: UPSRPipeline, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_info_describes_the_model(pipe: UPSRPipeline, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(tiny_folder)]) == 0
     printed = capsys.readouterr().out
     assert f"{pipe.unet.num_parameters():,} parameters" in printed

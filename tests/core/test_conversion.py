@@ -96,7 +96,7 @@ def test_all_wrong_keys_are_named(golden: Golden, golden_files: dict[str, Path],
     weights["surprise"] = torch.zeros(1)
     path = tmp_path / "broken.safetensors"
     save_file(weights, path)
-    with pytest.raises(ValueError, match="broken.safetensors: does not fit ATDModel") as caught:
+    with pytest.raises(ValueError, match=r"broken\.safetensors: does not fit ATDModel") as caught:
         convert_published(golden_files["denoiser"], path, tmp_path / "out", golden_files["config"])
     message = str(caught.value)
     assert "unknown key surprise" in message

@@ -22,9 +22,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 @pytest.mark.parametrize("case", [0, 1])
-def test_deterministic_sampler_matches_the_published_one(
-    golden: Golden, golden_pipe: UPSRPipeline, case: int
-) -> None:
+def test_deterministic_sampler_matches_the_published_one(golden: Golden, golden_pipe: UPSRPipeline, case: int) -> None:
     noise = golden[f"e2e.{case}.noise"]
     out = golden_pipe(golden[f"e2e.{case}.lr"], noise=noise, output_type="pt")
     golden.assert_matches(out.images, f"e2e.{case}.ddim_out")
@@ -130,7 +128,8 @@ def test_callback_may_replace_the_state(tiny_pipe: UPSRPipeline) -> None:
 def test_no_noise_strength_is_no_noise(tiny_pipe: UPSRPipeline) -> None:
     lr = smooth_image(16, 16)
     first, second = (
-        tiny_pipe(lr, generator=seeded(i), noise_strength=0.0, stochasticity=1.0, output_type="pt").images for i in (0, 1)
+        tiny_pipe(lr, generator=seeded(i), noise_strength=0.0, stochasticity=1.0, output_type="pt").images
+        for i in (0, 1)
     )
     assert torch.equal(first, second)
     noisy = tiny_pipe(lr, generator=seeded(0), output_type="pt").images

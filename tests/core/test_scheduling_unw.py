@@ -15,8 +15,7 @@ TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 @pytest.fixture(scope="module")
 def golden() -> dict[str, torch.Tensor]:
     return {
-        name: tensor if tensor.dtype == torch.float64 else tensor.float()
-        for name, tensor in load_file(GOLDEN).items()
+        name: tensor if tensor.dtype == torch.float64 else tensor.float() for name, tensor in load_file(GOLDEN).items()
     }
 
 
@@ -82,9 +81,7 @@ def test_fully_stochastic_step_is_the_published_posterior(
 
 def test_posterior_variance_table(golden: dict[str, torch.Tensor], scheduler: UNWScheduler) -> None:
     zeros = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    steps = [
-        scheduler.step(zeros, t, zeros, stochasticity=1.0, variance_noise=zeros + 1)[0] for t in range(5)
-    ]
+    steps = [scheduler.step(zeros, t, zeros, stochasticity=1.0, variance_noise=zeros + 1)[0] for t in range(5)]
     variances = torch.cat(steps).flatten() ** 2
     # The published table holds the smallest non-zero variance at step 0 too, where no noise is added.
     torch.testing.assert_close(variances[1:], golden["sched.posterior_variance"][1:], atol=1e-12, rtol=1e-9)
@@ -120,10 +117,7 @@ def test_deterministic_steps_with_the_true_image_stay_on_the_forward_path(schedu
 
 def test_upsampled_image_cancels_out_of_a_fully_stochastic_step(scheduler: UNWScheduler) -> None:
     x0, upsampled, noise, weight = state_tensors(1, 3, 4, 4, dtype=torch.float64)
-    steps = [
-        scheduler.step(x0, 2, noise, y, weight, 1.0, variance_noise=noise).prev_sample
-        for y in (upsampled, None)
-    ]
+    steps = [scheduler.step(x0, 2, noise, y, weight, 1.0, variance_noise=noise).prev_sample for y in (upsampled, None)]
     torch.testing.assert_close(*steps)
 
 
@@ -284,9 +278,7 @@ def test_previous_eta_is_that_of_the_previously_selected_step(stochasticity: flo
     x0, upsampled, noise, weight = state_tensors(1, 3, 4, 4, dtype=torch.float64)
     state = scheduler.add_noise(x0, upsampled, noise, first, weight)
     fresh = torch.zeros_like(noise)
-    previous = scheduler.step(
-        x0, first, state, upsampled, weight, stochasticity, variance_noise=fresh
-    ).prev_sample
+    previous = scheduler.step(x0, first, state, upsampled, weight, stochasticity, variance_noise=fresh).prev_sample
     eta, eta_prev = scheduler.etas[first], scheduler.etas[second]
     if stochasticity:
         expected = eta_prev / eta * state + (eta - eta_prev) / eta * x0
@@ -297,9 +289,7 @@ def test_previous_eta_is_that_of_the_previously_selected_step(stochasticity: flo
 
 def test_isotropic_schedule_is_a_configuration() -> None:
     """ResShift's 15 steps, by the formula of its paper: sqrt(eta_t) grows geometrically in (t/14)^0.3."""
-    scheduler = UNWScheduler(
-        15, kappa=2.0, min_noise_level=0.04, power=0.3, input_variance=1.0, weight_min=1.0
-    )
+    scheduler = UNWScheduler(15, kappa=2.0, min_noise_level=0.04, power=0.3, input_variance=1.0, weight_min=1.0)
     roots = scheduler.sqrt_etas.tolist()
     assert roots[0] == pytest.approx(0.04 / 2.0)
     assert roots[7] == pytest.approx(0.02 * (0.99 / 0.02) ** (0.5**0.3))

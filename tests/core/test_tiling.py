@@ -24,9 +24,7 @@ PLANS = [  # height, width, tile size, overlap
 
 @pytest.mark.parametrize(("height", "width", "tile_size", "overlap"), PLANS)
 @pytest.mark.parametrize("scale", [1, 4])
-def test_weights_sum_to_one_everywhere(
-    height: int, width: int, tile_size: int, overlap: int, scale: int
-) -> None:
+def test_weights_sum_to_one_everywhere(height: int, width: int, tile_size: int, overlap: int, scale: int) -> None:
     total = torch.zeros(scale * height, scale * width)
     for tile in plan_tiles(height, width, tile_size, overlap):
         weights = tile.weights(scale)
@@ -53,9 +51,7 @@ def test_tiles_are_equal_in_size_inside_and_overlap_enough(
 
 
 @pytest.mark.parametrize(("height", "width", "tile_size", "overlap"), PLANS)
-def test_blending_the_tiles_of_an_image_gives_the_image(
-    height: int, width: int, tile_size: int, overlap: int
-) -> None:
+def test_blending_the_tiles_of_an_image_gives_the_image(height: int, width: int, tile_size: int, overlap: int) -> None:
     image = torch.rand(3, 2 * height, 2 * width, generator=torch.Generator().manual_seed(0))
     blended = torch.zeros_like(image)
     for tile in plan_tiles(height, width, tile_size, overlap):

@@ -38,9 +38,7 @@ def test_every_kind_is_a_centred_symmetric_average(kind: str, size: int) -> None
 
 def test_gaussian_has_the_asked_for_covariance() -> None:
     sigma_x, sigma_y, angle = 3.0, 1.5, 0.6
-    turn = torch.tensor(
-        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64
-    )
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
     expected = turn @ torch.diag(torch.tensor([sigma_x**2, sigma_y**2], dtype=torch.float64)) @ turn.T
     measured = covariance(gaussian_kernel(61, sigma_x, sigma_y, angle))
     assert torch.allclose(measured, expected, atol=1e-6)

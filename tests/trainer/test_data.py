@@ -44,9 +44,7 @@ def test_items_are_crops_of_the_photos(folder: Path) -> None:
         blues.add(int(blue[0, 0]))
         assert np.ptp(red) == np.ptp(green) == 23
         # The slopes of red and green along both sides name one of the eight orientations.
-        slopes = [
-            np.sign(channel[end] - channel[0, 0]) for channel in (red, green) for end in ((1, 0), (0, 1))
-        ]
+        slopes = [np.sign(channel[end] - channel[0, 0]) for channel in (red, green) for end in ((1, 0), (0, 1))]
         orientations.add(tuple(int(slope) for slope in slopes))
     assert len(orientations) == 8
     assert blues == {0, 10, 20, 30}

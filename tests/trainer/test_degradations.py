@@ -116,8 +116,7 @@ def test_upsr_is_much_harder_than_mild() -> None:
     hr = photos(8)
     plain = Degradation(DEGRADATION_PRESETS["bicubic"])(hr, range(8))
     error = {
-        name: (Degradation(DEGRADATION_PRESETS[name])(hr, range(8)) - plain).pow(2).mean()
-        for name in ("mild", "upsr")
+        name: (Degradation(DEGRADATION_PRESETS[name])(hr, range(8)) - plain).pow(2).mean() for name in ("mild", "upsr")
     }
     assert error["upsr"] > 3 * error["mild"]
 
@@ -148,9 +147,7 @@ def test_blur_agrees_with_opencv() -> None:
     image = photo(1, 40, 52)
     kernel = draw_blur_kernel(BlurConfig(), np.random.default_rng(5))
     ours = blur(image[None], kernel)[0].permute(1, 2, 0).numpy()
-    theirs = cv2.filter2D(
-        image.permute(1, 2, 0).numpy(), -1, kernel.numpy(), borderType=cv2.BORDER_REFLECT_101
-    )
+    theirs = cv2.filter2D(image.permute(1, 2, 0).numpy(), -1, kernel.numpy(), borderType=cv2.BORDER_REFLECT_101)
     assert np.abs(ours - theirs).max() < 1e-5
 
 
@@ -211,9 +208,7 @@ def test_jpeg_agrees_with_libjpeg(quality: int, size: tuple[int, int]) -> None:
     # The median, since one coefficient that rounds the other way changes a whole small image.
     images = torch.stack([photo(i, 96)[:, 5 : 5 + size[0], 7 : 7 + size[1]] for i in range(12)])
     ours = jpeg_round_trip(images, [quality] * 12)
-    errors = [
-        np.abs(to_uint8(o) - libjpeg_round_trip(i, quality)).mean() for o, i in zip(ours, images, strict=True)
-    ]
+    errors = [np.abs(to_uint8(o) - libjpeg_round_trip(i, quality)).mean() for o, i in zip(ours, images, strict=True)]
     assert np.median(errors) < 0.8
 
 

@@ -209,6 +209,7 @@ def test_a_few_steps_on_one_photo_lower_both_losses(photos: Path, smoke: Path, t
     overrides = [f"data.train_dir={only}", f"data.val_dir={only}", "data.preset=bicubic", "validate_every=0"]
     overrides += ["log_every=40", "checkpoint_every=0", "unet_training.ema_decay=0.9", "sr_net_training.ema_decay=0.9"]
     overrides += ["sr_net_training.max_steps=40", "unet_training.max_steps=40", "data.cache=true"]
+    overrides += ["sr_net_training.best_metric=psnr", "unet_training.best_metric=psnr"]
     assert main(["--config", str(smoke), *overrides]) == 0
     scores = {
         stage: read_progress(list_checkpoints(run / "checkpoints" / stage)[-1]).best_score

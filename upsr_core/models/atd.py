@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import nn
 
 from ..padding import pad_to_multiple
 from ..uncertainty import upsample
-from .attention import LayerNorm, PixelLinear, WindowAttention
+from .attention import LayerNorm, PixelLinear, WindowAttention, start_at_zero
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -38,7 +39,7 @@ class DictionaryAttention(nn.Module):
         self.v = nn.Linear(dim, dim)
 
     def forward(self, x: torch.Tensor, dictionary: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B,h,w,d) and (B,m,d) to the attended values (B,h,w,d) and the float32 similarity (B,h*w,m), rows of sum 1."""
+        """(B,h,w,d), (B,m,d) to the attended values (B,h,w,d) and the float32 similarity (B,h*w,m), rows of sum 1."""
         q = F.normalize(self.q(x).flatten(1, 2).float(), dim=-1)
         k = F.normalize(self.k(dictionary).float(), dim=-1)
         sharpness = 1 + self.scale.float().clamp(0, 1) * math.log(dictionary.shape[1])
@@ -153,6 +154,8 @@ class ATDLayer(nn.Module):
 class ATDGroup(nn.Module):
     """Layers that share one learned token dictionary, then a convolution and a norm, with a residual around it all."""
 
+    _gradient_checkpointing_func: Callable[..., Any]
+
     def __init__(self, dim: int, depth: int, *, num_tokens: int, **layer: int | float):
         super().__init__()
         self.dictionary = nn.Parameter(torch.randn(num_tokens, dim))
@@ -256,9 +259,7 @@ class ATDModel(ModelMixin, ConfigMixin):
         self.conv_body = nn.Conv2d(embed_dim, embed_dim, 3, padding=1)
         self.conv_out = nn.Conv2d(embed_dim, in_channels * scale**2, 3, padding=1)
         if global_residual:
-            nn.init.zeros_(self.conv_out.weight)
-            assert self.conv_out.bias is not None
-            nn.init.zeros_(self.conv_out.bias)
+            start_at_zero(self.conv_out)
 
     def forward(self, lr: torch.Tensor, return_dict: bool = True) -> ATDModelOutput | tuple[torch.Tensor]:
         """Super-resolve an image.
@@ -274,7 +275,8 @@ class ATDModel(ModelMixin, ConfigMixin):
         scale, img_range = self.config.scale, self.config.img_range
         x = pad_to_multiple((2 * lr - 1) * img_range, self.config.window_size, mode="symmetric")
 
-        stem = self.conv_in(x).permute(0, 2, 3, 1)
+        # All that follows keeps this layout, in which tokens (B,h,w,d) and feature maps (B,d,h,w) share memory.
+        stem = self.conv_in(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
         h = self.norm_in(stem)
         for group in self.groups:
             h = group(h)

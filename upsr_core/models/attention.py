@@ -30,6 +30,12 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
 
+def start_at_zero(layer: nn.Module) -> None:
+    """Zero all weights of the last layer of a residual, which then starts as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class PixelLinear(nn.Linear):
     """Linear layer over the channels of (B,h,w,c).
 
@@ -81,6 +87,9 @@ class WindowAttention(nn.Module):
         shifted: displace the windows by ``window_size // 2``.
         shift_mask: which tokens of a shifted border window may see each other, see `shift_masks`.
     """
+
+    position_index: torch.Tensor
+    masks: torch.Tensor
 
     def __init__(self, num_heads: int, window_size: int, shifted: bool, shift_mask: ShiftMask = "swin"):
         super().__init__()

@@ -14,7 +14,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import nn
 
-from .attention import SHIFT_MASKS, GroupNorm, PixelLinear, ShiftMask, WindowAttention
+from .attention import SHIFT_MASKS, GroupNorm, PixelLinear, ShiftMask, WindowAttention, start_at_zero
 from .image_head import ImageHead, UpsampleConv
 
 NORM_GROUPS = 32
@@ -39,8 +39,7 @@ class ResBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        start_at_zero(self.conv2)
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         scale, shift = self.time_proj(F.silu(time))[:, :, None, None].chunk(2, dim=1)
@@ -213,9 +212,7 @@ class UPSRUNet(ModelMixin, ConfigMixin):
 
         self.head = ImageHead(channels, num_feat, out_channels, scale)
         if global_residual:
-            nn.init.zeros_(self.head.conv_out.weight)
-            assert self.head.conv_out.bias is not None
-            nn.init.zeros_(self.head.conv_out.bias)
+            start_at_zero(self.head.conv_out)
 
     def forward(
         self,
@@ -239,7 +236,9 @@ class UPSRUNet(ModelMixin, ConfigMixin):
         timesteps = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
         time = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
 
-        x = self.conv_in(torch.cat([sample, condition], dim=1))
+        # All that follows keeps this layout, in which convolutions run faster and linear layers need no copy.
+        x = torch.cat([sample, condition], dim=1).contiguous(memory_format=torch.channels_last)
+        x = self.conv_in(x)
         skips = [x]
         for stage in self.down:
             x = self._run(stage, x, time) if isinstance(stage, Stage) else stage(x)
