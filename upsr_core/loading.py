@@ -50,8 +50,8 @@ def load_pipeline(
     is_hub_id = not path.exists() and not path.is_absolute() and len(path.parts) == 2
     if not is_hub_id and not (path / "model_index.json").is_file():
         raise ValueError(
-            f"{source}: no such model folder (model_index.json is missing); name a folder written by save_pretrained or "
-            "`upsr convert`, or a Hub repository id such as org/name"
+            f"{source}: no such model folder (model_index.json is missing); name a folder written by save_pretrained "
+            "or `upsr convert`, or a Hub repository id such as org/name"
         )
     try:
         pipe = UPSRPipeline.from_pretrained(str(source), dtype=dtype or torch.float32, variant=variant)
