@@ -7,6 +7,7 @@ from pathlib import Path
 import diffusers
 import torch
 from diffusers.pipelines import pipeline_loading_utils
+from diffusers.utils import is_accelerate_available
 
 from .pipeline_upsr import UPSRPipeline
 
@@ -54,7 +55,13 @@ def load_pipeline(
             "or `upsr convert`, or a Hub repository id such as org/name"
         )
     try:
-        pipe = UPSRPipeline.from_pretrained(str(source), dtype=dtype or torch.float32, variant=variant)
+        pipe = UPSRPipeline.from_pretrained(
+            str(source),
+            dtype=dtype or torch.float32,
+            variant=variant,
+            # diffusers warns at every load where this needs accelerate and it is not installed.
+            low_cpu_mem_usage=is_accelerate_available(),
+        )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"{source}: cannot be loaded as a UPSR model: {' '.join(str(error).split())}") from error
     return pipe.to(device) if device is not None else pipe
