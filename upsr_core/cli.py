@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
-from PIL import Image
 
 from .alpha import fill_transparent, upscale_alpha
 from .cli_arguments import installed_version, parse_arguments
@@ -23,11 +21,10 @@ from .cli_paths import Job, plan_jobs, prepare_folders
 from .conversion import convert_published, export_published
 from .image_io import DecodedImage, check_output, read_image, write_image
 from .loading import load_pipeline
+from .memory import is_out_of_memory
 from .pipeline_upsr import UPSRPipeline
+from .resizing import output_size, resize
 from .uncertainty import heat_map
-
-# PyTorch has an exception class for this on accelerators only.
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _complain(f"error: {_one_line(error)}")
             return 2
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             _complain(f"error: {_one_line(error)}")
             return 1
@@ -74,7 +71,7 @@ def _upscale(args: argparse.Namespace) -> int:
 
     def process(job: Job) -> str:
         image, lr = _read(job)
-        height, width = (max(1, round(scale * side)) for side in lr.shape[-2:])
+        height, width = output_size(lr.shape[-2], lr.shape[-1], scale)
         check_output(job.target, height, width, image.alpha is not None and args.background is None)
         images, _ = pipe(
             lr,
@@ -85,13 +82,14 @@ def _upscale(args: argparse.Namespace) -> int:
             noise_strength=args.noise_strength,
             tile_size=args.tile,
             tile_overlap=args.tile_overlap,
+            color_fix=args.color_fix,
             output_type="pt",
             return_dict=False,
         )
         alpha = image.alpha
         if alpha is not None:
-            alpha = _resize(upscale_alpha(alpha, pipe.scale), height, width)
-        result = replace(image, rgb=_resize(images.cpu(), height, width), alpha=alpha)
+            alpha = resize(upscale_alpha(alpha, pipe.scale), height, width)
+        result = replace(image, rgb=resize(images.cpu(), height, width), alpha=alpha)
         write_image(job.target, result, quality=args.quality, background=args.background)
         return f"{width}x{height}"
 
@@ -157,17 +155,6 @@ def _run_jobs(jobs: list[Job], process: Callable[[Job], str], pipe: UPSRPipeline
     if failures:
         _complain("\n  ".join([f"error: {len(failures)} of {len(todo)} images failed", *failures]))
     return 1 if failures else 0
-
-
-def _resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(1,C,H,W) in [0,1] to (1,C,height,width) by Lanczos, clipped; as it is where it has that size."""
-    if image.shape[-2:] == (height, width):
-        return image
-    planes = [
-        np.asarray(Image.fromarray(plane.numpy()).resize((width, height), Image.Resampling.LANCZOS))
-        for plane in image[0].float()
-    ]
-    return torch.from_numpy(np.stack(planes)).clamp(0, 1)[None]
 
 
 def _accelerator() -> torch.device | None:
@@ -240,12 +227,8 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     _complain(f"warning: {message}")
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY)
-
-
 def _one_line(error: BaseException) -> str:
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return "out of memory; choose a smaller --tile, --dtype float16, or another --device"
     return " ".join(str(error).split()) or type(error).__name__
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from PIL import ImageColor
 
+from .color_fix import COLOR_FIXES
 from .image_io import WRITE_FORMATS
 from .pipeline_upsr import DEFAULT_TILE_OVERLAP
 
@@ -95,6 +96,8 @@ def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     add("--stochasticity", type=_number(float, 0, 1), default=0.0, metavar="C", help=help)
     help = "factor on the noise, below 1 stays closer to the input; default 1"
     add("--noise-strength", type=_number(float, 0), default=1.0, metavar="F", help=help)
+    help = "give the result the input's colours: wavelet (coarse scales), adain (mean and spread); default none"
+    add("--color-fix", choices=COLOR_FIXES, default="none", help=help)
     help = "enlargement; below the model's own, its result is resized (Lanczos)"
     add("--scale", type=_number(float, 0.01), metavar="S", help=help)
     help = "colour (name or #rrggbb) to put behind transparent images, as JPEG needs it"

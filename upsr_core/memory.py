@@ -21,6 +21,8 @@ LARGEST_TILE = 512
 LARGEST_BATCH = 8
 # What convolutions need on the side.
 WORKSPACE = 1.25
+# PyTorch has an exception class for this on some accelerators only.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def largest_tile(network: UPSRUNet | ATDModel, height: int, width: int, unit: int, free: int) -> int:
@@ -76,6 +78,18 @@ def _sr_floats(sr_net: ATDModel, pixels: int) -> float:
     config = sr_net.config
     layer = (15 + 3 * config.mlp_ratio) * config.embed_dim + 2 * config.num_tokens
     return pixels * (layer + 3 * config.in_channels * config.scale**2)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory ran out, on any device."""
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or any(text in str(error).lower() for text in OUT_OF_MEMORY)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give back what PyTorch keeps of ``device``'s memory without using it."""
+    if device.type in ("cuda", "xpu", "mps"):
+        getattr(torch, device.type).empty_cache()
 
 
 def free_bytes(device: torch.device) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 
+from .color_fix import COLOR_FIXES, fix_color
 from .image_input import ImageInput, to_output, to_tensor
 from .memory import free_bytes, largest_tile, tiles_per_call
 from .models import ATDModel, UPSRUNet
 from .padding import pad_to_multiple
 from .scheduling_unw import UNWScheduler
-from .tiling import Tile, plan_tiles
+from .tiled_run import Chunk, Progress, Tiling, call_network, run_on_tiles
 from .uncertainty import uncertainty, upsample
 
 logger = logging.get_logger(__name__)
@@ -83,13 +85,16 @@ class UPSRPipeline(DiffusionPipeline):
         noise: torch.Tensor | None = None,
         noise_strength: float = 1.0,
         noise_mask: torch.Tensor | np.ndarray | None = None,
+        noise_weight: torch.Tensor | np.ndarray | None = None,
         tile_size: int | None = None,
         tile_overlap: int = DEFAULT_TILE_OVERLAP,
         tile_batch_size: int | None = None,
+        color_fix: str = "none",
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[[UPSRPipeline, int, int, dict[str, torch.Tensor]], dict] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents", "pred_original_sample"),
+        callback_on_tile_end: Callable[[int, int], None] | None = None,
     ) -> UPSRPipelineOutput | tuple[Any, torch.Tensor]:
         """Upscale images by the model's scale s.
 
@@ -104,80 +109,95 @@ class UPSRPipeline(DiffusionPipeline):
                 of the denoiser's ``pad_multiple``.
             noise_strength: factor on the noise weight w everywhere, >= 0; below 1 stays closer to the input.
             noise_mask: factor on w for every pixel, >= 0, at output size: (s*h,s*w), (B,s*h,s*w) or (B,1|3,s*h,s*w).
+            noise_weight: w itself, >= 0, in the place of the scheduler's function of the uncertainty; shaped as
+                ``noise_mask``.
             tile_size: side in LR pixels of the tiles the denoiser runs on. None picks the whole image if it fits into
                 the free memory, else the largest tile that does; 0 never tiles.
             tile_overlap: LR pixels that neighbouring tiles share at least, and over which they are blended.
-            tile_batch_size: tiles per call of the denoiser; None picks it with the tile size.
+            tile_batch_size: tiles per call of the denoiser; None picks it with the tile size. Where memory runs out all
+                the same, the run goes on with less at a time and logs a warning.
+            color_fix: ``"wavelet"`` or ``"adain"`` give the result the input's colours, see `color_fix.fix_color`.
             output_type: ``"pil"``, ``"np"`` (B,s*h,s*w,3) or ``"pt"`` (B,3,s*h,s*w), both float32 in [0,1].
             return_dict: return a `UPSRPipelineOutput` instead of the tuple (images, uncertainty).
             callback_on_step_end: called as ``callback(pipeline, step, timestep, tensors)`` after each step; may return
                 a dict with replaced ``latents``.
             callback_on_step_end_tensor_inputs: which of ``latents`` (the state x_t of the whole padded image) and
                 ``pred_original_sample`` (the current estimate of x_0) the callback gets; (B,3,s*h',s*w') in [-1,1].
+            callback_on_tile_end: called as ``callback(done, total)`` after each call of a network; what it raises ends
+                the run.
 
         Raises:
-            ValueError: for an argument out of its range, shape or type.
+            ValueError: for an argument out of its range, shape or type, or weights that give NaN.
         """
-        self._check_call(noise_strength, output_type, callback_on_step_end_tensor_inputs)
+        self._check_call(noise_strength, color_fix, output_type, callback_on_step_end_tensor_inputs)
         device = self._execution_device
         scale = self.scale
 
         # 1. The LR image, padded to a size the denoiser can fold
         lr = to_tensor(image).to(device)
         batch, _, height, width = lr.shape
+        size = batch, scale * height, scale * width
         lr = pad_to_multiple(lr, self.unet.config.pad_multiple)
-        tile_size, tile_batch_size = self._tiling(lr, tile_size, tile_overlap, tile_batch_size)
+        tiling = self._tiling(lr, tile_size, tile_overlap, tile_batch_size)
         if generator is not None and not isinstance(generator, torch.Generator):
             generator = list(generator)
             if len(generator) != batch:
                 raise ValueError(f"generator has {len(generator)} entries for {batch} images; pass one per image")
         self.scheduler.set_timesteps(num_inference_steps)
 
-        # 2. Condition and uncertainty: one pass of g
-        sr, upsampled = self._super_resolve(lr)
-        psi = uncertainty(sr, upsampled)
-        noise_weight = self.scheduler.noise_weight(psi) * noise_strength
-        if noise_mask is not None:
-            noise_weight *= self._padded_mask(noise_mask, (batch, scale * height, scale * width)).to(device)
-        psi = psi[..., : scale * height, : scale * width].clone()
+        steps = len(self.scheduler.timesteps)
+        with self.progress_bar(total=0) as bar:
+            progress = Progress(bar, callback_on_tile_end)
 
-        # 3. The noisiest state: noise is drawn once for the whole image
-        if noise is None:
-            noise = randn_tensor(tuple(upsampled.shape), generator=generator, device=device, dtype=torch.float32)
-        elif noise.shape != upsampled.shape:
-            raise ValueError(f"noise must have shape {tuple(upsampled.shape)} (padded size), not {tuple(noise.shape)}")
-        latents = self.scheduler.prior_sample(upsampled, noise.to(device, torch.float32), noise_weight)
-        del noise
+            # 2. Condition and uncertainty: one pass of g
+            sr, upsampled = self._super_resolve(lr, progress, steps * len(tiling.chunks(batch)))
+            psi = uncertainty(sr, upsampled)
+            if noise_weight is None:
+                weight = self.scheduler.noise_weight(psi)
+            else:
+                weight = self._padded("noise_weight", noise_weight, size).to(device)
+            weight = weight * noise_strength
+            if noise_mask is not None:
+                weight = weight * self._padded("noise_mask", noise_mask, size).to(device)
+            psi = psi[..., : scale * height, : scale * width].clone()
 
-        # 4. Reverse process: per step the denoiser tile by tile, then one scheduler step for the whole image
-        tiles = plan_tiles(lr.shape[-2], lr.shape[-1], tile_size, tile_overlap)
-        chunks = _chunks([(index, tile) for index in range(batch) for tile in tiles], tile_batch_size)
-        with self.progress_bar(total=len(chunks) * len(self.scheduler.timesteps)) as progress:
+            # 3. The noisiest state: noise is drawn once for the whole image
+            if noise is None:
+                noise = randn_tensor(tuple(upsampled.shape), generator=generator, device=device, dtype=torch.float32)
+            elif noise.shape != upsampled.shape:
+                expected = tuple(upsampled.shape)
+                raise ValueError(f"noise must have shape {expected} (padded size), not {tuple(noise.shape)}")
+            latents = self.scheduler.prior_sample(upsampled, noise.to(device, torch.float32), weight)
+            del noise
+
+            # 4. Reverse process: per step the denoiser tile by tile, then one scheduler step for the whole image
             for step, t in enumerate(self.scheduler.timesteps.tolist()):
                 estimate = torch.zeros_like(latents)
-                for chunk in chunks:
-                    self._denoise(chunk, estimate, latents, t, sr, upsampled)
-                    progress.update()
+                denoise = partial(self._denoise, latents, t, sr, upsampled)
+                tiling = run_on_tiles(denoise, estimate, tiling, progress, scale=scale, passes_left=steps - step)
                 latents, estimate = self.scheduler.step(
-                    estimate, t, latents, upsampled, noise_weight, stochasticity, generator, return_dict=False
+                    estimate, t, latents, upsampled, weight, stochasticity, generator, return_dict=False
                 )
                 if callback_on_step_end is not None:
                     state = {"latents": latents, "pred_original_sample": estimate}
-                    given = {name: state[name] for name in callback_on_step_end_tensor_inputs}
-                    latents = (callback_on_step_end(self, step, t, given) or {}).get("latents", latents)
+                    wanted = {name: state[name] for name in callback_on_step_end_tensor_inputs}
+                    latents = (callback_on_step_end(self, step, t, wanted) or {}).get("latents", latents)
 
         # 5. The image: clipped to its range here and nowhere before
-        images = latents[..., : scale * height, : scale * width].clamp(-1, 1).add_(1).div_(2)
+        inside = (..., slice(scale * height), slice(scale * width))
+        images = fix_color(latents[inside], upsampled[inside], color_fix).clamp(-1, 1).add_(1).div_(2)
         self.maybe_free_model_hooks()
         result = to_output(images, output_type)
         return UPSRPipelineOutput(images=result, uncertainty=psi) if return_dict else (result, psi)
 
     @torch.no_grad()
-    def estimate_uncertainty(self, image: ImageInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def estimate_uncertainty(
+        self, image: ImageInput, callback_on_tile_end: Callable[[int, int], None] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """One pass of g: where it is unsure, and its fast super-resolved image.
 
         Args:
-            image: as in `__call__`.
+            image, callback_on_tile_end: as in `__call__`.
 
         Returns:
             psi (Eq. 5) and the SR image, both float32 (B,3,s*h,s*w) in units of the [0,1] range; the image is clipped.
@@ -186,36 +206,35 @@ class UPSRPipeline(DiffusionPipeline):
         lr = to_tensor(image).to(self._execution_device)
         height, width = (self.scale * size for size in lr.shape[-2:])
         lr = pad_to_multiple(lr, self.unet.config.pad_multiple)
-        sr, upsampled = self._super_resolve(lr)
+        with self.progress_bar(total=0) as bar:
+            sr, upsampled = self._super_resolve(lr, Progress(bar, callback_on_tile_end))
         self.maybe_free_model_hooks()
         sr, upsampled = sr[..., :height, :width], upsampled[..., :height, :width]
         return uncertainty(sr, upsampled), sr.clamp(-1, 1).add_(1).div_(2)
 
-    def _super_resolve(self, lr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _super_resolve(
+        self, lr: torch.Tensor, progress: Progress, calls_after: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """G and Y of the padded LR image, float32 in [-1,1]; g sees the whole image if it fits into the free memory."""
+
+        def super_resolve(chunk: Chunk) -> torch.Tensor:
+            parts = torch.stack([lr[(index, slice(None), *tile.slices())] for index, tile in chunk])
+            return 2 * call_network(self.sr_net, parts) - 1
+
         upsampled = upsample(2 * lr - 1, self.scale)
-        sr = torch.zeros_like(upsampled)
+        sr = torch.empty_like(upsampled)
         height, width = lr.shape[-2:]
         # More than twice the overlap, whatever little memory is free.
         unit = max(self.tile_multiple, self.sr_net.config.window_size, 3 * SR_TILE_OVERLAP)
         tile_size = largest_tile(self.sr_net, height, width, unit, free_bytes(lr.device))
-        tiles = plan_tiles(height, width, tile_size, SR_TILE_OVERLAP)
-        for index, tile in [(index, tile) for index in range(len(lr)) for tile in tiles]:
-            part = lr[(slice(index, index + 1), slice(None), *tile.slices())].to(self.sr_net.dtype)
-            output = self.sr_net(part, return_dict=False)[0].float()
-            tile.add(sr[index], 2 * output[0] - 1, self.scale)
+        tiling = Tiling(height, width, tile_size, SR_TILE_OVERLAP, unit)
+        run_on_tiles(super_resolve, sr, tiling, progress, scale=self.scale, calls_after=calls_after)
         return sr, upsampled
 
     def _denoise(
-        self,
-        chunk: Sequence[tuple[int, Tile]],
-        estimate: torch.Tensor,
-        latents: torch.Tensor,
-        t: int,
-        sr: torch.Tensor,
-        upsampled: torch.Tensor,
-    ) -> None:
-        """Run the denoiser on some tiles, given with their image's index, and blend the results into ``estimate``."""
+        self, latents: torch.Tensor, t: int, sr: torch.Tensor, upsampled: torch.Tensor, chunk: Chunk
+    ) -> torch.Tensor:
+        """The denoiser's estimate of x_0 on some tiles."""
 
         def tiles_of(image: torch.Tensor) -> torch.Tensor:
             return torch.stack([image[(index, slice(None), *tile.slices(self.scale))] for index, tile in chunk])
@@ -224,19 +243,10 @@ class UPSRPipeline(DiffusionPipeline):
         condition = tiles_of(upsampled)
         if self.unet.config.cond_channels > self.unet.config.in_channels:
             condition = torch.cat([tiles_of(sr), condition], dim=1)
-        dtype = self.unet.dtype
-        output = self.unet(
-            F.pixel_unshuffle(sample, self.scale).to(dtype),
-            t,
-            F.pixel_unshuffle(condition, self.scale).to(dtype),
-            return_dict=False,
-        )[0].float()
-        for (index, tile), result in zip(chunk, output, strict=True):
-            tile.add(estimate[index], result, self.scale)
+        unshuffled = F.pixel_unshuffle(sample, self.scale), F.pixel_unshuffle(condition, self.scale)
+        return call_network(self.unet, unshuffled[0], t, unshuffled[1])
 
-    def _tiling(
-        self, lr: torch.Tensor, tile_size: int | None, overlap: int, tile_batch_size: int | None
-    ) -> tuple[int, int]:
+    def _tiling(self, lr: torch.Tensor, tile_size: int | None, overlap: int, tile_batch_size: int | None) -> Tiling:
         """Check the tiling arguments and fill in what is left to us: tile side and tiles per call."""
         unit = self.tile_multiple
         height, width = lr.shape[-2:]
@@ -256,23 +266,26 @@ class UPSRPipeline(DiffusionPipeline):
             raise ValueError(f"tile_size must be a multiple of {unit} LR pixels for this model, not {tile_size}")
         if tile_size < whole and overlap >= tile_size:
             raise ValueError(f"tile_overlap {overlap} must be smaller than tile_size {tile_size}")
-        pixels = min(tile_size, height) * min(tile_size, width)
-        return tile_size, tile_batch_size or tiles_per_call(self.unet, pixels, free)
+        if tile_batch_size is None:
+            tile_batch_size = tiles_per_call(self.unet, min(tile_size, height) * min(tile_size, width), free)
+        tiling = Tiling(height, width, tile_size, overlap, unit)
+        return replace(tiling, batch_size=min(tile_batch_size, len(tiling.chunks(len(lr)))))
 
-    def _padded_mask(self, mask: torch.Tensor | np.ndarray, size: tuple[int, int, int]) -> torch.Tensor:
+    def _padded(self, name: str, plane: torch.Tensor | np.ndarray, size: tuple[int, int, int]) -> torch.Tensor:
+        """The argument ``name``, checked, as (1|B,1|3,s*h',s*w')."""
         batch, height, width = size
-        mask = torch.as_tensor(mask)
-        if mask.ndim in (2, 3):
-            mask = mask[..., None, :, :]
-        mask = mask.float() if mask.ndim == 4 else mask.float()[None]
-        if mask.shape[0] not in (1, batch) or mask.shape[1] not in (1, 3) or mask.shape[2:] != (height, width):
+        plane = torch.as_tensor(plane)
+        if plane.ndim in (2, 3):
+            plane = plane[..., None, :, :]
+        plane = plane.float() if plane.ndim == 4 else plane.float()[None]
+        if plane.shape[0] not in (1, batch) or plane.shape[1] not in (1, 3) or plane.shape[2:] != (height, width):
             raise ValueError(
-                f"noise_mask must be ({height},{width}), ({batch},{height},{width}) or ({batch},1|3,{height},{width}), "
-                f"the size of the output; not {tuple(mask.shape)}"
+                f"{name} must be ({height},{width}), ({batch},{height},{width}) or ({batch},1|3,{height},{width}), "
+                f"the size of the output; not {tuple(plane.shape)}"
             )
-        if not mask.min() >= 0:
-            raise ValueError("noise_mask must not be negative or NaN")
-        return pad_to_multiple(mask, self.scale * self.unet.config.pad_multiple)
+        if not plane.min() >= 0:
+            raise ValueError(f"{name} must not be negative or NaN")
+        return pad_to_multiple(plane, self.scale * self.unet.config.pad_multiple)
 
     def _check_components(self) -> None:
         for name in ("unet", "sr_net", "scheduler"):
@@ -281,10 +294,14 @@ class UPSRPipeline(DiffusionPipeline):
         if self.sr_net.config.scale != self.scale:
             raise ValueError(f"sr_net has scale {self.sr_net.config.scale}, unet has {self.scale}; they must agree")
 
-    def _check_call(self, noise_strength: float, output_type: str, tensor_inputs: Sequence[str]) -> None:
+    def _check_call(
+        self, noise_strength: float, color_fix: str, output_type: str, tensor_inputs: Sequence[str]
+    ) -> None:
         self._check_components()
         if not noise_strength >= 0:
             raise ValueError(f"noise_strength must not be negative, but is {noise_strength}")
+        if color_fix not in COLOR_FIXES:
+            raise ValueError(f"color_fix must be one of {', '.join(COLOR_FIXES)}, not {color_fix!r}")
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}")
         unknown = [name for name in tensor_inputs if name not in self._callback_tensor_inputs]
@@ -292,7 +309,3 @@ class UPSRPipeline(DiffusionPipeline):
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs: no {unknown[0]!r} among {self._callback_tensor_inputs}"
             )
-
-
-def _chunks(items: list, size: int) -> list[list]:
-    return [items[start : start + size] for start in range(0, len(items), size)]

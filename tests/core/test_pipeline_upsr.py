@@ -175,12 +175,12 @@ def test_tiles_in_batches_change_nothing(tiny_pipe: UPSRPipeline) -> None:
     torch.testing.assert_close(one, four, atol=2e-5, rtol=0)
 
 
-def test_progress_counts_every_call_of_the_denoiser(tiny_pipe: UPSRPipeline, capfd) -> None:
+def test_progress_counts_every_call(tiny_pipe: UPSRPipeline, capfd) -> None:
     tiny_pipe.set_progress_bar_config(disable=False)
     tiny_pipe(smooth_image(32, 32), generator=seeded(0), tile_size=16, tile_overlap=0, tile_batch_size=3)
     tiny_pipe.set_progress_bar_config(disable=True)
-    # 4 tiles in calls of 3 are 2 calls a step.
-    assert "10/10" in capfd.readouterr().err
+    # One call of g; 4 tiles in calls of 3 are 2 calls a step.
+    assert "11/11" in capfd.readouterr().err
 
 
 LR = smooth_image(16, 16)
@@ -273,3 +273,24 @@ def test_nothing_to_load_is_one_clear_line(tiny_folder: Path, tmp_path: Path) ->
     with pytest.raises(ValueError, match="cannot be loaded as a UPSR model") as caught:
         load_pipeline(broken)
     assert "\n" not in str(caught.value)
+
+
+def test_noise_weight_replaces_the_schedulers(tiny_pipe: UPSRPipeline) -> None:
+    lr = smooth_image(32, 16)
+    psi, _ = tiny_pipe.estimate_uncertainty(lr)
+    arguments = {"generator": seeded(0), "output_type": "pt"}
+
+    def run(**given: object) -> torch.Tensor:
+        arguments["generator"].manual_seed(0)
+        return tiny_pipe(lr, **arguments, **given).images
+
+    own = tiny_pipe.scheduler.noise_weight(psi)
+    torch.testing.assert_close(run(noise_weight=own), run())
+    torch.testing.assert_close(run(noise_weight=own * 0.5), run(noise_weight=own, noise_strength=0.5))
+    torch.testing.assert_close(
+        run(noise_weight=own * 0.5), run(noise_weight=own, noise_mask=torch.full((128, 64), 0.5))
+    )
+    one_channel = own.mean(1, keepdim=True)
+    torch.testing.assert_close(run(noise_weight=one_channel), run(noise_weight=one_channel[:, 0]))
+    with pytest.raises(ValueError, match=r"noise_weight must be \(128,64\)"):
+        run(noise_weight=own[..., 1:])
