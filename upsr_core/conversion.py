@@ -292,6 +292,27 @@ def convert_published(
     return pipe
 
 
+def convert_pair(first: str | Path, second: str | Path, config: str | Path | None = None) -> UPSRPipeline:
+    """As `convert_published`, for two published checkpoints of which it is not known which is which.
+
+    Raises:
+        ValueError: they are not one denoiser and one SR network, or as `convert_published`.
+    """
+    roles = {_published_role(path): path for path in (first, second)}
+    if len(roles) < 2:
+        (role,) = roles
+        raise ValueError(f"{first} and {second} are both a {role}; a model is one denoiser and one SR network")
+    return convert_published(roles["denoiser"], roles["SR network"], config=config)
+
+
+def _published_role(path: str | Path) -> str:
+    keys = read_state_dict(path)
+    for role, key in (("denoiser", "input_blocks.0.0.weight"), ("SR network", "conv_first.weight")):
+        if key in keys:
+            return role
+    raise ValueError(f"{path}: neither a denoiser nor an SR network of UPSR; its first key is {min(keys)!r}")
+
+
 def _read_config(path: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text())

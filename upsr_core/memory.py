@@ -49,6 +49,11 @@ def largest_tile(network: UPSRUNet | ATDModel, height: int, width: int, unit: in
     return side
 
 
+def wanted_bytes(network: UPSRUNet | ATDModel, height: int, width: int) -> int:
+    """How much free memory lets `largest_tile` choose as it would with any amount, for an LR image of this size."""
+    return int(activation_bytes(network, min(height * width, LARGEST_TILE**2)) / USABLE_SHARE)
+
+
 def tiles_per_call(unet: UPSRUNet, pixels: int, free: int) -> int:
     """How many tiles of so many LR pixels the denoiser can take at once, at least 1."""
     budget = int(USABLE_SHARE * free)

@@ -1,0 +1,46 @@
+"""Progress bar, live preview and cancelling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import comfy.model_management as mm
+import torch
+import torch.nn.functional as F
+from comfy.utils import ProgressBar
+from PIL import Image
+
+PREVIEW_SIDE = 512
+
+
+class NodeProgress:
+    """The bar of a node that works frame by frame, each frame counting the same.
+
+    Args:
+        frames: how many there are.
+    """
+
+    def __init__(self, frames: int):
+        self._frames = frames
+        self._bar = ProgressBar(frames)
+        self._value = 0
+
+    def listener(self, frame: int) -> Callable[[int, int], None]:
+        """For `callback_on_tile_end` of this frame; raises ComfyUI's exception if the user has cancelled."""
+
+        def listen(done: int, total: int) -> None:
+            mm.throw_exception_if_processing_interrupted()
+            self._value = frame * total + done
+            self._bar.update_absolute(self._value, self._frames * total)
+
+        return listen
+
+    def preview(self, image: torch.Tensor) -> None:
+        """Show (1,3,H,W) in [-1,1] in the node."""
+        longest = max(image.shape[-2:])
+        if longest > PREVIEW_SIDE:
+            size = [max(1, round(side * PREVIEW_SIDE / longest)) for side in image.shape[-2:]]
+            image = F.interpolate(image, size, mode="area")
+        levels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte()
+        picture = Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
+        self._bar.update_absolute(self._value, preview=("JPEG", picture, PREVIEW_SIDE))

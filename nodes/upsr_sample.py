@@ -1,0 +1,172 @@
+"""UPSRSample: the diffusion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management as mm
+import torch
+from comfy_api.latest import io
+
+from .hosted_model import UPSRModel, UPSRModelType
+from .images import check_image, frame_of, frame_weight, to_image
+from .notices import show_at_node, shown
+from .progress import NodeProgress
+
+COLOR_FIXES = ["none", "wavelet", "adain"]
+
+
+class UPSRSample(io.ComfyNode):
+    """Upscales a batch frame by frame."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="UPSRSample",
+            display_name="UPSR Sample",
+            category="image/upscaling",
+            description="Upscales photos 4x by diffusion in a few steps, with noise only where it is needed.",
+            inputs=[
+                UPSRModelType.Input("upsr_model", tooltip="From Load UPSR."),
+                io.Image.Input("image", tooltip="The low-resolution image or batch; a fourth channel is alpha."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Of the noise. Every frame of a batch starts from the same, so frames stay alike.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=5,
+                    min=0,
+                    max=1000,
+                    tooltip="Fewer are faster, 1 is a single call of the denoiser; at most what the model was trained "
+                    "with, which is what 0 takes (5 for the bundled model).",
+                ),
+                io.Float.Input(
+                    "stochasticity",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="0: no noise after the first; 1: fresh noise in every step, as in the paper.",
+                ),
+                io.Float.Input(
+                    "noise_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="Factor on the noise everywhere. Lower stays closer to the input, higher invents more.",
+                ),
+                io.Int.Input(
+                    "tile_size",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=32,
+                    tooltip="Side of the tiles in pixels of the input. 0: the whole image if the memory allows it, "
+                    "else the largest tiles it does.",
+                ),
+                io.Int.Input(
+                    "tile_overlap",
+                    default=16,
+                    min=0,
+                    max=512,
+                    step=4,
+                    tooltip="Input pixels that neighbouring tiles share, and over which they are blended.",
+                ),
+                io.Float.Input(
+                    "output_scale",
+                    default=4.0,
+                    min=0.1,
+                    max=8.0,
+                    step=0.25,
+                    round=0.001,
+                    tooltip="Size of the output as a multiple of the input. Below the model's own, its result is "
+                    "resized (Lanczos).",
+                ),
+                io.Combo.Input(
+                    "color_fix",
+                    options=COLOR_FIXES,
+                    default="none",
+                    tooltip="Gives the result the input's colours, for models that shift them. wavelet: its coarse "
+                    "scales; adain: its mean and spread. The bundled model needs none.",
+                ),
+                io.Mask.Input(
+                    "noise_weight",
+                    optional=True,
+                    tooltip="From Estimate Uncertainty, edited or not: how much noise each pixel gets, the same in "
+                    "the three colours. Without it the model decides, for each colour by itself.",
+                ),
+            ],
+            outputs=[io.Image.Output("upscaled", display_name="image", tooltip="The upscaled image or batch.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        upsr_model: UPSRModel,
+        image: torch.Tensor,
+        seed: int,
+        steps: int,
+        stochasticity: float,
+        noise_strength: float,
+        tile_size: int,
+        tile_overlap: int,
+        output_scale: float,
+        color_fix: str,
+        noise_weight: torch.Tensor | None = None,
+    ) -> io.NodeOutput:
+        """Frame by frame, with one on the device at a time."""
+        from upsr_core.alpha import fill_transparent, upscale_alpha
+        from upsr_core.resizing import output_size, resize
+
+        check_image(image)
+        pipe = upsr_model.pipe
+        if output_scale > pipe.scale:
+            raise ValueError(f"output_scale {output_scale:g} is more than this model's {pipe.scale}; set at most that")
+        frames, height, width = image.shape[:3]
+        size = output_size(height, width, output_scale)
+        results = []
+        with shown(show_at_node(cls.hidden.unique_id)):
+            upsr_model.to_device(height, width, tile_size)
+            progress = NodeProgress(frames)
+
+            def preview(_pipe: Any, _step: int, _t: int, tensors: dict[str, torch.Tensor]) -> dict:
+                estimate = tensors["pred_original_sample"]
+                progress.preview(estimate[..., : height * pipe.scale, : width * pipe.scale])
+                return {}
+
+            for index in range(frames):
+                rgb, alpha = frame_of(image, index)
+                weight = noise_weight
+                if weight is not None:
+                    weight = frame_weight(weight, index, frames, pipe.scale * height, pipe.scale * width)
+                upscaled, _ = pipe(
+                    rgb if alpha is None else fill_transparent(rgb, alpha),
+                    num_inference_steps=steps or None,
+                    stochasticity=stochasticity,
+                    # On the CPU, as the command line does: neither the device nor the batch changes the noise.
+                    generator=torch.Generator().manual_seed(seed),
+                    noise_strength=noise_strength,
+                    noise_weight=weight,
+                    tile_size=tile_size or None,
+                    tile_overlap=tile_overlap,
+                    color_fix=color_fix,
+                    output_type="pt",
+                    return_dict=False,
+                    callback_on_step_end=preview,
+                    callback_on_step_end_tensor_inputs=["pred_original_sample"],
+                    callback_on_tile_end=progress.listener(index),
+                )
+                if alpha is not None:
+                    upscaled = torch.cat([upscaled, upscale_alpha(alpha, pipe.scale).to(upscaled)], dim=1)
+                results.append(resize(upscaled.cpu(), *size).to(mm.intermediate_device()))
+        return io.NodeOutput(to_image(results))
