@@ -1,0 +1,132 @@
+"""What the pack promises to ComfyUI and to package managers, as far as files can tell."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NODE_IDS = ("EstimateUncertainty", "LoadUPSR", "UPSRSample")
+
+
+def test_requirements_never_bring_torch_and_agree_with_the_library() -> None:
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    names = {re.split(r"[<>=]", line)[0] for line in lines}
+    assert not names & {"torch", "torchvision", "torchaudio", "numpy", "pillow", "opencv-python", "upsr"}
+    project = (ROOT / "pyproject.toml").read_text()
+    for line in lines:
+        assert f'"{line}"' in project, "one lower bound for the nodes and the library"
+        assert "==" not in line
+
+
+def test_metadata_for_the_registry() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    for key in ("PublisherId", "DisplayName", "requires-comfyui"):
+        assert re.search(rf'^{key} = "[^"]+"$', text, re.MULTILINE), key
+    assert "comfyui" not in re.search(r'^name = "(.*)"$', text, re.MULTILINE)[1].lower()
+
+
+def test_what_the_registry_leaves_out_is_not_needed_by_the_nodes() -> None:
+    ignored = (ROOT / ".comfyignore").read_text().splitlines()
+    shipped = ("nodes/", "upsr_core/", "locales/", "example_workflows/", "__init__.py", "requirements.txt", "LICENSE")
+    assert not set(shipped) & set(ignored)
+    assert all((ROOT / name).exists() for name in ignored if not name.startswith("#"))
+    for path in (ROOT / "nodes").rglob("*.py"):
+        for name in imported(path):
+            assert name.split(".")[0] not in {"trainer", "tests", "benchmarks", "nodes"}, (path, name)
+
+
+def imported(path: Path) -> set[str]:
+    """Absolute imports of a file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(str(node.module))
+    return names
+
+
+def test_nothing_heavy_at_import() -> None:
+    """upsr_core, and so diffusers, is imported inside functions only."""
+    for path in (ROOT / "nodes").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any(str(name).split(".")[0] in {"upsr_core", "diffusers"} for name in modules), path
+
+
+def test_the_door_does_nothing_outside_comfyui() -> None:
+    spec = importlib.util.spec_from_file_location(
+        "upsr_door", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert not hasattr(module, "comfy_entrypoint")
+
+
+BIND = """
+import sys, importlib.util
+spec = importlib.util.spec_from_file_location("library", {library!r})
+library = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(library)
+path = list(sys.path)
+library.bind_library()
+assert "diffusers" not in sys.modules, "bound, not imported"
+from upsr_core.memory import wanted_bytes
+import upsr_core
+assert "diffusers" in sys.modules
+assert upsr_core.UPSRPipeline.__module__ == "upsr_core.pipeline_upsr"
+assert upsr_core.__file__ == {init!r}
+assert sys.modules["upsr_core"] is upsr_core
+assert sys.path == path
+before = upsr_core
+library.bind_library()
+import upsr_core
+assert upsr_core is before
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained({model!r})
+assert type(pipe) is upsr_core.UPSRPipeline
+"""
+
+
+def test_one_copy_of_the_library_bound_without_importing_it(tmp_path: Path) -> None:
+    """From a folder where nothing finds upsr_core by itself."""
+    code = BIND.format(
+        library=str(ROOT / "nodes" / "library.py"),
+        init=str(ROOT / "upsr_core" / "__init__.py"),
+        model=str(ROOT / "upsr_core" / "checkpoints" / "upsr-tiny-x4"),
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(node_id: str) -> None:
+    page = (ROOT / "nodes" / "web" / "docs" / f"{node_id}.md").read_text()
+    texts = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text())[node_id]
+    names = [value["name"] for value in texts["inputs"].values() if value["name"] not in ("upsr_model", "image")]
+    names += [value["name"] for value in texts["outputs"].values() if value["name"] not in ("upsr_model", "image")]
+    for name in names:
+        assert name in page, name
+
+
+def test_both_languages_say_the_same_things() -> None:
+    english, chinese = (json.loads((ROOT / "locales" / code / "nodeDefs.json").read_text()) for code in ("en", "zh"))
+    assert sorted(english) == sorted(chinese) == list(NODE_IDS)
+
+    def keys(texts: dict, prefix: str = "") -> set[str]:
+        found = set()
+        for key, value in texts.items():
+            assert value, f"{prefix}{key} is empty"
+            found |= keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
+        return found
+
+    assert keys(english) == keys(chinese)
