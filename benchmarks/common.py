@@ -13,7 +13,7 @@ import torch
 
 from trainer.degradations import DEGRADATION_PRESETS, Degradation
 from upsr_core import UPSRPipeline, load_pipeline
-from upsr_core.conversion import build_published
+from upsr_core.published_config import build_published
 from upsr_core.uncertainty import upsample
 
 

@@ -1,14 +1,10 @@
-"""Published UPSR checkpoints to our model folders and back.
-
-The only place that knows the tensor names and configuration keys of the published code.
-"""
+"""Published UPSR checkpoints to our model folders and back."""
 
 from __future__ import annotations
 
 import json
 import pickle
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,116 +15,14 @@ from safetensors.torch import load_file
 from .models import ATDModel, UPSRUNet
 from .models.attention import WindowAttention
 from .pipeline_upsr import UPSRPipeline
-from .scheduling_unw import UNWScheduler
+from .published_config import build_published
+from .published_names import published_names
 
 StateDict = dict[str, torch.Tensor]
 
 # What the two parsers raise on bytes that are no checkpoint.
 UNREADABLE = (SafetensorError, OSError, EOFError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
 DERIVED_BUFFERS = ("relative_position_index", "relative_position_index_SA", "attn_mask")
-
-# Our names to published ones: the first rule of a table that matches the whole name rewrites it.
-_SWIN_RULES = [
-    (r"(.*)\.proj_in\.(\w+)", r"\1.patch_embed.proj.\2"),
-    (r"(.*)\.proj_out\.(\w+)", r"\1.patch_unembed.proj.\2"),
-    (r"(.*)\.attn\.relative_position_bias", r"\1.attn.relative_position_bias_table"),
-    (r"(.*)\.(qkv|proj)\.(\w+)", r"\1.attn.\2.\3"),
-    (r"(.*)\.mlp\.0\.(\w+)", r"\1.mlp.fc1.\2"),
-    (r"(.*)\.mlp\.2\.(\w+)", r"\1.mlp.fc2.\2"),
-]
-_RESNET_NAMES = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "shortcut": "skip_connection",
-}
-_UNET_TOP = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "conv_in": "input_blocks.0.0",
-    "head.conv_in": "conv_before_upsample.0",
-    "head.conv_hr": "conv_hr",
-    "head.conv_out": "conv_last",
-}
-_ATD_LAYER_NAMES = {
-    "qkv": "wqkv",
-    "dictionary_attn.scale": "attn_atd.scale",
-    "dictionary_attn.q": "attn_atd.wq",
-    "dictionary_attn.k": "attn_atd.wk",
-    "dictionary_attn.v": "attn_atd.wv",
-    "category_attn": "attn_aca",
-    "window_attn.relative_position_bias": "attn_win.relative_position_bias_table",
-    "window_proj": "attn_win.proj",
-    "ffn.dwconv": "convffn.dwconv.depthwise_conv.0",
-    "ffn": "convffn",
-    "dictionary_norm": "norm3",
-    "dictionary_keep": "sigma",
-}
-_ATD_TOP = {
-    "conv_in": "conv_first",
-    "norm_in": "patch_embed.norm",
-    "norm_out": "norm",
-    "conv_body": "conv_after_body",
-    "conv_out": "upsample.0",
-}
-
-
-def _renamed(names: Mapping[str, str], key: str) -> str | None:
-    """``key`` with its longest prefix found in ``names`` replaced; None where there is none."""
-    for prefix in sorted(names, key=len, reverse=True):
-        if key == prefix or key.startswith(prefix + "."):
-            return names[prefix] + key[len(prefix) :]
-    return None
-
-
-def _published_unet_name(key: str, unet: UPSRUNet) -> str:
-    if (name := _renamed(_UNET_TOP, key)) is not None:
-        return name
-    if match := re.fullmatch(r"head\.upsample\.(\d+)\.(\w+)", key):
-        return f"conv_up{int(match[1]) + 1}.{match[2]}"
-    if match := re.fullmatch(r"down\.(\d+)\.(weight|bias)", key):
-        return f"input_blocks.{int(match[1]) + 1}.0.op.{match[2]}"
-
-    match = re.fullmatch(r"(down\.|up\.|mid_in|mid_out)(\d*)\.(resnet|attention|resample)\.(.*)", key)
-    assert match is not None, key
-    where, index, part, rest = match.groups()
-    if where.startswith("mid"):
-        position = {"mid_in": 0, "mid_out": 2}[where]
-        block = f"middle_block.{position + (part == 'attention')}"
-    else:
-        number = int(index) + (where == "down.")
-        blocks = "input_blocks" if where == "down." else "output_blocks"
-        after_attention = part == "resample" and unet.get_submodule(where + index).attention is not None
-        block = f"{blocks}.{number}.{(part != 'resnet') + after_attention}"
-
-    if part == "resnet":
-        return f"{block}.{_renamed(_RESNET_NAMES, rest)}"
-    if part == "resample":
-        return f"{block}.conv.{rest}"
-    name = f"{block}.{rest}"
-    for pattern, replacement in _SWIN_RULES:
-        if re.fullmatch(pattern, name):
-            return re.sub(pattern, replacement, name)
-    return name
-
-
-def _published_atd_name(key: str) -> str:
-    if match := re.fullmatch(r"groups\.(\d+)\.layers\.(\d+)\.(.*)", key):
-        group, layer, rest = match.groups()
-        return f"layers.{group}.residual_group.layers.{layer}.{_renamed(_ATD_LAYER_NAMES, rest) or rest}"
-    if match := re.fullmatch(r"groups\.(\d+)\.(.*)", key):
-        names = {"dictionary": "residual_group.td", "norm": "patch_embed.norm"}
-        return f"layers.{match[1]}.{_renamed(names, match[2]) or match[2]}"
-    return _renamed(_ATD_TOP, key) or key
-
-
-def published_names(model: UPSRUNet | ATDModel) -> dict[str, str]:
-    """Published tensor name of every tensor of ``model.state_dict()``, by our name."""
-    if isinstance(model, UPSRUNet):
-        return {key: _published_unet_name(key, model) for key in model.state_dict()}
-    return {key: _published_atd_name(key) for key in model.state_dict()}
 
 
 def read_state_dict(path: str | Path) -> StateDict:
@@ -190,82 +84,6 @@ def load_published(model: UPSRUNet | ATDModel, state: StateDict, source: str | P
     model.load_state_dict({ours: state[published].float() for published, ours in by_published.items()})
 
 
-def _pop_fixed(section: dict[str, Any], where: str, fixed: Mapping[str, Any]) -> None:
-    for key, value in fixed.items():
-        if section.pop(key, value) != value:
-            raise ValueError(f"configuration {where}.{key}: only {value!r} is supported")
-
-
-def _translate(section: Mapping[str, Any], where: str, names: Mapping[str, str], fixed: Mapping[str, Any]) -> dict:
-    section = dict(section)
-    _pop_fixed(section, where, fixed)
-    unknown = [key for key in section if key not in names]
-    if unknown:
-        raise ValueError(f"configuration {where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(names))}")
-    return {names[key]: value for key, value in section.items() if names[key]}
-
-
-# Published configuration key to our argument; "" for keys that change nothing at inference.
-_UNET_CONFIG = {key: key for key in (
-    "image_size", "in_channels", "out_channels", "model_channels", "channel_mult", "num_res_blocks", "swin_depth",
-    "attention_resolutions", "swin_embed_dim", "window_size", "num_head_channels", "mlp_ratio", "num_feat", "dropout",
-)} | {"lq_size": "", "use_fp16": "", "use_checkpoint": "", "cond_mask": ""}  # fmt: skip
-_UNET_FIXED = {
-    "conv_resample": True, "dims": 2, "use_scale_shift_norm": True, "resblock_updown": False, "cond_lq": True,
-}  # fmt: skip
-_ATD_CONFIG = {
-    "upscale": "scale",
-    "in_chans": "in_channels",
-    "num_tokens": "num_tokens",
-    "reducted_dim": "reduced_dim",
-    "img_size": "",
-    "use_checkpoint": "",
-} | {key: key for key in (
-    "embed_dim", "depths", "num_heads", "window_size", "category_size", "convffn_kernel_size", "img_range", "mlp_ratio",
-)}  # fmt: skip
-_ATD_FIXED = {"upsampler": "pixelshuffledirect", "resi_connection": "1conv"}
-_DIFFUSION_CONFIG = {
-    "steps": "num_train_timesteps", "kappa": "kappa", "min_noise_level": "min_noise_level", "etas_end": "etas_end",
-    "schedule_kwargs": "schedule_kwargs", "weighted_mse": "", "sf": "", "scale_factor": "", "normalize_input": "",
-    "timestep_respacing": "",
-}  # fmt: skip
-_DIFFUSION_FIXED = {"schedule_name": "exponential", "predict_type": "xstart", "latent_flag": False}
-
-
-def build_published(config: Mapping[str, Any] | None = None) -> tuple[UPSRUNet, ATDModel, UNWScheduler]:
-    """Networks, weights still random, and scheduler for a configuration in the published code's terms.
-
-    Args:
-        config: dict with ``denoiser``, ``sr_net`` and ``diffusion``; None for the published model.
-
-    Raises:
-        ValueError: a key is unknown or asks for something that is not supported.
-    """
-    config = config or {"denoiser": {}, "sr_net": {}, "diffusion": {}}
-    missing = {"denoiser", "sr_net", "diffusion"} - config.keys()
-    if missing:
-        raise ValueError(f"configuration: section {sorted(missing)[0]!r} is missing")
-    unet_args = _translate(config["denoiser"], "denoiser", _UNET_CONFIG, _UNET_FIXED)
-    atd_args = _translate(config["sr_net"], "sr_net", _ATD_CONFIG, _ATD_FIXED)
-    diffusion = dict(config["diffusion"])
-    diffusion.pop("target", None)
-    noise_args = {ours: diffusion.pop(key) for key, ours in (("un", "psi_max"), ("min_noise", "weight_min"))
-                  if key in diffusion}  # fmt: skip
-    schedule = _translate(diffusion.pop("params", {}), "diffusion.params", _DIFFUSION_CONFIG, _DIFFUSION_FIXED)
-    if diffusion:
-        raise ValueError(f"configuration diffusion: unknown key {next(iter(diffusion))!r}")
-    schedule |= schedule.pop("schedule_kwargs", {})
-    scale = atd_args.get("scale", 4)
-    unet_args["cond_channels"] = 2 * unet_args.get("in_channels", 48)
-    # fmt: off
-    return (
-        UPSRUNet(**unet_args, scale=scale, shift_mask="published"),
-        ATDModel(**atd_args),
-        UNWScheduler(**schedule, **noise_args),
-    )
-    # fmt: on
-
-
 def convert_published(
     denoiser: str | Path, sr_net: str | Path, out: str | Path | None = None, config: str | Path | None = None
 ) -> UPSRPipeline:
@@ -301,7 +119,7 @@ def convert_pair(first: str | Path, second: str | Path, config: str | Path | Non
     roles = {_published_role(path): path for path in (first, second)}
     if len(roles) < 2:
         (role,) = roles
-        raise ValueError(f"{first} and {second} are both a {role}; a model is one denoiser and one SR network")
+        raise ValueError(f"{first} and {second} both hold the {role}; a model is one denoiser and one SR network")
     return convert_published(roles["denoiser"], roles["SR network"], config=config)
 
 

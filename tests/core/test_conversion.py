@@ -14,13 +14,14 @@ from tests.core.conftest import Golden, build_tiny, smooth_image
 from upsr_core import ATDModel, UPSRPipeline, UPSRUNet, load_pipeline
 from upsr_core.conversion import (
     DERIVED_BUFFERS,
-    build_published,
+    convert_pair,
     convert_published,
     export_published,
-    published_names,
     published_state_dict,
     read_state_dict,
 )
+from upsr_core.published_config import build_published
+from upsr_core.published_names import published_names
 
 
 def parameters_only(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -219,3 +220,21 @@ def test_our_own_training_can_be_exported(tmp_path: Path) -> None:
         p(lr, generator=torch.Generator().manual_seed(0), output_type="pt", tile_size=0).images for p in (pipe, back)
     ]
     torch.testing.assert_close(images[0], images[1], atol=1e-4, rtol=0)
+
+
+def test_a_pair_in_either_order(golden_files: dict[str, Path]) -> None:
+    paths = golden_files["denoiser"], golden_files["sr_net"]
+    pipes = [convert_pair(*pair, config=golden_files["config"]) for pair in (paths, paths[::-1])]
+    for one, other in zip(*(pipe.unet.parameters() for pipe in pipes), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_pair_of_two_alike(golden_files: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="both hold the denoiser"):
+        convert_pair(golden_files["denoiser"], golden_files["denoiser"])
+
+
+def test_a_pair_with_a_stranger(golden_files: dict[str, Path], tmp_path: Path) -> None:
+    save_file({"model.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other\.safetensors: neither a denoiser nor an SR network.*model\.weight"):
+        convert_pair(golden_files["denoiser"], tmp_path / "other.safetensors")
