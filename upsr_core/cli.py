@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 import time
@@ -41,7 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             args = parse_arguments(None if argv is None else list(argv))
-            return commands[args.command](args)
+            status = commands[args.command](args)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            # Whoever read the output has seen enough, as `head` does; without this, Python complains at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         except (ValueError, OSError) as error:
             _complain(f"error: {_one_line(error)}")
             return 2

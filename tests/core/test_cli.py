@@ -353,3 +353,12 @@ def test_real_process_reports_one_line_and_status_2(tmp_path: Path) -> None:
     process = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert process.returncode == 2
     assert process.stderr == f"upsr: error: {tmp_path / 'missing.png'}: no such file or folder\n"
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "upsr_core.cli", "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert "Broken pipe" not in process.stderr.read()
+    assert process.wait() == 1
