@@ -19,6 +19,8 @@ ASSUMED_FREE_BYTES = 2 * 2**30
 # Larger tiles gain nothing: the denoiser is trained on far smaller crops.
 LARGEST_TILE = 512
 LARGEST_BATCH = 8
+# LR pixels per call above which several tiles at once are no faster, but take memory all the same.
+BATCHED_PIXELS = 256**2
 # What convolutions need on the side.
 WORKSPACE = 1.25
 # PyTorch has an exception class for this on some accelerators only.
@@ -55,9 +57,10 @@ def wanted_bytes(network: UPSRUNet | ATDModel, height: int, width: int) -> int:
 
 
 def tiles_per_call(unet: UPSRUNet, pixels: int, free: int) -> int:
-    """How many tiles of so many LR pixels the denoiser can take at once, at least 1."""
+    """How many tiles of so many LR pixels the denoiser should take at once, at least 1."""
     budget = int(USABLE_SHARE * free)
-    fitting = (size for size in range(LARGEST_BATCH, 1, -1) if activation_bytes(unet, size * pixels) <= budget)
+    most = min(LARGEST_BATCH, BATCHED_PIXELS // pixels)
+    fitting = (size for size in range(most, 1, -1) if activation_bytes(unet, size * pixels) <= budget)
     return next(fitting, 1)
 
 

@@ -111,8 +111,9 @@ class UPSRPipeline(DiffusionPipeline):
             noise_mask: factor on w for every pixel, >= 0, at output size: (s*h,s*w), (B,s*h,s*w) or (B,1|3,s*h,s*w).
             noise_weight: w itself, >= 0, in the place of the scheduler's function of the uncertainty; shaped as
                 ``noise_mask``.
-            tile_size: side in LR pixels of the tiles the denoiser runs on. None picks the whole image if it fits into
-                the free memory, else the largest tile that does; 0 never tiles.
+            tile_size: largest side in LR pixels of the tiles the denoiser runs on; they are no larger than their number
+                needs. None picks the whole image if it fits into the free memory, else the largest tile that does; 0
+                never tiles.
             tile_overlap: LR pixels that neighbouring tiles share at least, and over which they are blended.
             tile_batch_size: tiles per call of the denoiser; None picks it with the tile size. Where memory runs out all
                 the same, the run goes on with less at a time and logs a warning.
@@ -266,9 +267,9 @@ class UPSRPipeline(DiffusionPipeline):
             raise ValueError(f"tile_size must be a multiple of {unit} LR pixels for this model, not {tile_size}")
         if tile_size < whole and overlap >= tile_size:
             raise ValueError(f"tile_overlap {overlap} must be smaller than tile_size {tile_size}")
-        if tile_batch_size is None:
-            tile_batch_size = tiles_per_call(self.unet, min(tile_size, height) * min(tile_size, width), free)
         tiling = Tiling(height, width, tile_size, overlap, unit)
+        if tile_batch_size is None:
+            tile_batch_size = tiles_per_call(self.unet, tiling.sides[0] * tiling.sides[1], free)
         return replace(tiling, batch_size=min(tile_batch_size, len(tiling.chunks(len(lr)))))
 
     def _padded(self, name: str, plane: torch.Tensor | np.ndarray, size: tuple[int, int, int]) -> torch.Tensor:

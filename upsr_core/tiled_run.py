@@ -11,7 +11,7 @@ from diffusers.utils import logging
 
 from .memory import empty_cache, is_out_of_memory
 from .models import ATDModel, UPSRUNet
-from .tiling import Tile, plan_tiles
+from .tiling import Tile, even_side, plan_tiles
 
 logger = logging.get_logger(__name__)
 
@@ -25,9 +25,9 @@ class Tiling:
 
     Attributes:
         height, width: of the LR image.
-        tile_size: side of a tile in LR pixels.
+        tile_size: largest side of a tile in LR pixels.
         overlap: LR pixels that neighbours share at least.
-        unit: what smaller tiles are to be multiples of.
+        unit: what the sides of tiles are to be multiples of.
         batch_size: tiles per call.
     """
 
@@ -38,9 +38,15 @@ class Tiling:
     unit: int
     batch_size: int = 1
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the tiles."""
+        height, width = (even_side(n, self.tile_size, self.overlap, self.unit) for n in (self.height, self.width))
+        return height, width
+
     def chunks(self, images: int) -> list[Chunk]:
         """The calls for so many images."""
-        tiles = plan_tiles(self.height, self.width, self.tile_size, self.overlap)
+        tiles = plan_tiles(self.height, self.width, self.sides, self.overlap)
         items = [(index, tile) for index in range(images) for tile in tiles]
         return [items[start : start + self.batch_size] for start in range(0, len(items), self.batch_size)]
 
@@ -48,12 +54,12 @@ class Tiling:
         """What to try with less memory: one tile per call, then tiles of half the side; None at the end."""
         if self.batch_size > 1:
             return replace(self, batch_size=1)
-        half = -(-min(self.tile_size, max(self.height, self.width)) // (2 * self.unit)) * self.unit
+        half = -(-max(self.sides) // (2 * self.unit)) * self.unit
         return replace(self, tile_size=half) if self.overlap < half < self.tile_size else None
 
     def __str__(self) -> str:
         tiles = "tiles" if self.batch_size == 1 else f"{self.batch_size} tiles at once"
-        return f"{tiles} of {self.tile_size} LR pixels"
+        return f"{tiles} of {self.sides[1]}x{self.sides[0]} LR pixels"
 
 
 class _Bar(Protocol):

@@ -46,7 +46,7 @@ class Tile:
         image[..., rows, columns].addcmul_(result, self.weights(scale).to(image))
 
 
-def plan_tiles(height: int, width: int, tile_size: int, overlap: int) -> list[Tile]:
+def plan_tiles(height: int, width: int, tile_size: int | tuple[int, int], overlap: int) -> list[Tile]:
     """Cover an image with tiles, row by row.
 
     All tiles have one size: ``tile_size``, or the image's own where that is less. Neighbours start
@@ -55,26 +55,45 @@ def plan_tiles(height: int, width: int, tile_size: int, overlap: int) -> list[Ti
 
     Args:
         height, width: size of the image.
-        tile_size: side of a tile.
+        tile_size: side of a tile, or its height and width.
         overlap: what neighbours share at least, >= 0; with 0 there is no blending.
 
     Raises:
         ValueError: if a size is below 1, or the image needs several tiles and overlap is not below tile_size.
     """
-    for name, value in {"height": height, "width": width, "tile_size": tile_size}.items():
+    sides = (tile_size, tile_size) if isinstance(tile_size, int) else tile_size
+    for name, value in {"height": height, "width": width, "tile_size": min(sides)}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if overlap < 0:
         raise ValueError(f"tile overlap must not be negative, got {overlap}")
-    if overlap >= tile_size < max(height, width):
-        raise ValueError(f"tile overlap {overlap} must be smaller than the tile size {tile_size}")
-    row_starts, tile_height = _line_starts(height, tile_size, overlap)
-    column_starts, tile_width = _line_starts(width, tile_size, overlap)
+    for side, length in zip(sides, (height, width), strict=True):
+        if overlap >= side < length:
+            raise ValueError(f"tile overlap {overlap} must be smaller than the tile size {side}")
+    row_starts, tile_height = _line_starts(height, sides[0], overlap)
+    column_starts, tile_width = _line_starts(width, sides[1], overlap)
     return [
         Tile(y, y + tile_height, x, x + tile_width, row_starts, column_starts)
         for y in row_starts
         for x in column_starts
     ]
+
+
+def even_side(length: int, tile_size: int, overlap: int, unit: int) -> int:
+    """The smallest side that needs no more tiles for a line of ``length`` samples than ``tile_size`` does.
+
+    The last tiles of a plan are moved inwards; with smaller tiles they overlap less, and less is computed twice.
+
+    Args:
+        length: of the line.
+        tile_size: the largest side allowed, a multiple of ``unit`` or not less than ``length``.
+        overlap: what neighbours share at least, below ``tile_size``.
+        unit: what the side is to be a multiple of.
+    """
+    if length <= tile_size:
+        return length
+    count = math.ceil((length - overlap) / (tile_size - overlap))
+    return min(tile_size, math.ceil((length + (count - 1) * overlap) / count / unit) * unit)
 
 
 def _line_starts(length: int, tile_size: int, overlap: int) -> tuple[tuple[int, ...], int]:

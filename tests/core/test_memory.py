@@ -48,6 +48,10 @@ def test_tiles_per_call_fit(published_unet: UPSRUNet) -> None:
     assert activation_bytes(published_unet, counts[1] * 64 * 64) <= 2 * GIB
 
 
+def test_large_tiles_go_one_by_one(published_unet: UPSRUNet) -> None:
+    assert [tiles_per_call(published_unet, side**2, 2**50) for side in (64, 128, 256, 512)] == [8, 4, 1, 1]
+
+
 def test_too_little_memory_is_said(published_unet: UPSRUNet, caplog) -> None:
     assert largest_tile(published_unet, 512, 512, 64, 2**20) == 64
     assert "smallest tile, 64" in caplog.text

@@ -39,7 +39,7 @@ def test_out_of_memory_goes_on_with_smaller_tiles_and_says_so(caplog: pytest.Log
     limit_memory(pipe.unet, 32 * 32)
     images = pipe(lr, generator=seeded(0), tile_overlap=8, output_type="pt").images
     assert torch.equal(images, expected)
-    assert "Out of memory with tiles of 64 LR pixels; going on with tiles of 32 LR pixels." in caplog.text
+    assert "Out of memory with tiles of 64x64 LR pixels; going on with tiles of 32x32 LR pixels." in caplog.text
     assert len(caplog.records) == 1, "the tiles that fit are kept for the steps that follow"
 
 
@@ -49,7 +49,7 @@ def test_out_of_memory_first_takes_fewer_tiles_at_once(caplog: pytest.LogCapture
     expected = pipe(lr, generator=seeded(0), tile_batch_size=1, **arguments).images
     limit_memory(pipe.unet, 32 * 32)
     assert torch.equal(pipe(lr, generator=seeded(0), tile_batch_size=4, **arguments).images, expected)
-    assert "4 tiles at once of 32 LR pixels; going on with tiles of 32 LR pixels" in caplog.text
+    assert "4 tiles at once of 32x32 LR pixels; going on with tiles of 32x32 LR pixels" in caplog.text
 
 
 def test_g_gets_smaller_tiles_too(caplog: pytest.LogCaptureFixture) -> None:
@@ -57,7 +57,7 @@ def test_g_gets_smaller_tiles_too(caplog: pytest.LogCaptureFixture) -> None:
     limit_memory(pipe.sr_net, 192 * 96)
     psi, sr = pipe.estimate_uncertainty(smooth_image(96, 384))
     assert sr.shape == psi.shape == (1, 3, 384, 1536)
-    assert "going on with tiles of 192" in caplog.text
+    assert "going on with tiles of 192x96" in caplog.text
 
 
 def test_out_of_memory_with_the_smallest_tiles_is_an_error() -> None:
@@ -81,6 +81,13 @@ def test_tilings_shrink_to_an_end() -> None:
         sizes.append((tiling.tile_size, tiling.batch_size))
         tiling = tiling.smaller()
     assert sizes == [(300, 3), (300, 1), (160, 1), (96, 1), (64, 1), (32, 1)]
+
+
+def test_tiles_are_no_larger_than_their_number_needs() -> None:
+    """600x400 under tiles of 512: two of 320 instead of two of 512, most of which would be shared."""
+    tiling = Tiling(400, 600, 512, overlap=16, unit=64)
+    assert tiling.sides == (400, 320)
+    assert [tile.x0 for ((_, tile),) in tiling.chunks(1)] == [0, 280]
 
 
 def overflowing(network: nn.Module, name: str) -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from upsr_core.tiling import plan_tiles
+from upsr_core.tiling import even_side, plan_tiles
 
 PLANS = [  # height, width, tile size, overlap
     (1, 1, 8, 2),
@@ -115,3 +115,17 @@ def test_half_precision_images_can_be_blended() -> None:
 def test_impossible_plans_are_refused(arguments: tuple[int, int, int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan_tiles(*arguments)
+
+
+@pytest.mark.parametrize("length", [65, 100, 127, 128, 200, 512, 1000])
+@pytest.mark.parametrize(("tile_size", "overlap"), [(64, 0), (64, 16), (256, 16), (512, 32)])
+def test_even_sides_cover_with_as_few_and_the_smallest_tiles(length: int, tile_size: int, overlap: int) -> None:
+    def tiles(side: int) -> int:
+        return len(plan_tiles(length, 1, (side, 1), overlap))
+
+    side = even_side(length, tile_size, overlap, 32)
+    assert side <= tile_size or side == length
+    assert side % 32 == 0 or side == length
+    assert tiles(side) == tiles(tile_size)
+    smaller = side - 32
+    assert side == length or smaller <= overlap or tiles(smaller) > tiles(side)
