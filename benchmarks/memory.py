@@ -48,12 +48,12 @@ def measure(model: str | None, side: int, tile: int, threads: int | None) -> dic
     pipe(random_image(min(side, tile)), generator=torch.Generator().manual_seed(0), tile_size=tile)
     lr = random_image(side)
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present size
-    before = _status_bytes("VmRSS")
+    before = status_bytes("VmRSS")
     start = time.perf_counter()
     pipe(lr, generator=torch.Generator().manual_seed(0), tile_size=tile, output_type="pt")
     seconds = time.perf_counter() - start
     own = own_bytes(side, pipe.scale)
-    return {"before": before, "peak": _status_bytes("VmHWM"), "own": own, "seconds": seconds}
+    return {"before": before, "peak": status_bytes("VmHWM"), "own": own, "seconds": seconds}
 
 
 def measure_apart(model: str | None, side: int, tile: int, threads: int | None) -> dict[str, float]:
@@ -93,7 +93,8 @@ def result_table(results: dict[int, dict[str, float]]) -> str:
     return markdown_table([*header, "us per LR pixel", "growth"], rows)
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
+    """A size in /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 

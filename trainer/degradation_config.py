@@ -1,4 +1,24 @@
-"""Every number of the degradation model, and the presets."""
+"""Every number of the degradation model, and the presets.
+
+Where the presets' numbers come from:
+
+- ``upsr``: the configuration that UPSR (CVPR 2025) was published with. The paper itself names only the model, that of
+  Real-ESRGAN.
+- ``real-esrgan``: Real-ESRGAN (ICCV Workshops 2021, arXiv:2107.10833), the details of its degradation model: Gaussian,
+  generalised and plateau kernels with 0.7 / 0.15 / 0.15, sizes 7, 9, ..., 21 in both orders, sigma 0.2-3 and 0.2-1.5,
+  beta 0.5-4 and 1-2, sinc with 0.1, second blur with 0.8, Gaussian or Poisson noise with 0.5 each, sigma 1-30 and 1-25,
+  scale 0.05-3 and 0.05-2.5, gray with 0.4, JPEG 30-95, final sinc with 0.8. The paper does not say how the three shares
+  of kernels split into isotropic and anisotropic ones, nor how much is resized: both are as in ``upsr``. We are not
+  sure of the sizes of the final sinc filter; they are those of the other kernels.
+- ``resshift``: ResShift (NeurIPS 2023, arXiv:2307.12348) says that it follows Real-ESRGAN. UPSR's configuration stems
+  from ResShift's, so the numbers are those of ``upsr``, with the second order in half of the samples: that
+  configuration says so, though UPSR's code never reads it. We do not know whether ResShift's runs did.
+- ``mild``: our own, for what a photo from the web has gone through.
+- ``bicubic``: the antialiased reduction alone.
+
+The cut-offs of sinc filters, from pi/3 (pi/5 for large kernels) to pi, and drawing half of the generalised betas below
+1 are our choice; none of the papers says so.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +27,7 @@ import math
 from dataclasses import dataclass, field
 
 from trainer.blur_kernels import KERNEL_KINDS
-
-RESIZE_MODES = ("area", "bilinear", "bicubic")
+from trainer.resampling import RESIZE_MODES
 
 
 def _check_probs(config: object, *names: str) -> None:
@@ -153,7 +172,7 @@ _PUBLISHED_SECOND = StageConfig(
 
 @dataclass(frozen=True)
 class DegradationConfig:
-    """HR -> LR. The defaults are the published second-order degradation (docs/method.md).
+    """HR -> LR. The defaults are those of UPSR's published runs, the preset ``upsr``.
 
     `first` works at the HR size. `second.blur`, `.resize` (relative to HR / scale) and `.noise` follow with
     `second_order_prob`. The end always runs, in either order: [resize to HR / scale, `final_sinc`] and
@@ -171,8 +190,16 @@ class DegradationConfig:
         _check_probs(self, "bicubic_prob", "second_order_prob")
 
 
-_KEEP = ResizeConfig(up_down_keep_probs=(0.0, 0.0, 1.0), factor=(1.0, 1.0), antialias=True)
 _UPSR = DegradationConfig()
+_REAL_ESRGAN_SIZES = (7, 21)
+_REAL_ESRGAN = DegradationConfig(
+    first=dataclasses.replace(_UPSR.first, blur=BlurConfig(kernel_size=_REAL_ESRGAN_SIZES)),
+    second=dataclasses.replace(
+        _UPSR.second, blur=dataclasses.replace(_UPSR.second.blur, kernel_size=_REAL_ESRGAN_SIZES)
+    ),
+    final_sinc=FinalSincConfig(kernel_size=_REAL_ESRGAN_SIZES),
+)
+_KEEP = ResizeConfig(up_down_keep_probs=(0.0, 0.0, 1.0), factor=(1.0, 1.0), antialias=True)
 # Light blur, an antialiased reduction (the second stage keeps HR / scale), then noise and JPEG on the LR.
 _MILD = DegradationConfig(
     bicubic_prob=0.4,
@@ -193,6 +220,8 @@ _MILD = DegradationConfig(
 
 DEGRADATION_PRESETS: dict[str, DegradationConfig] = {
     "upsr": _UPSR,
+    "real-esrgan": _REAL_ESRGAN,
+    "resshift": dataclasses.replace(_UPSR, second_order_prob=0.5),
     "mild": _MILD,
     "bicubic": dataclasses.replace(_MILD, bicubic_prob=1.0),
 }

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from trainer.blur_kernels import KERNEL_KINDS, make_kernel, sinc_kernel
-from trainer.degradation_config import (
-    DEGRADATION_PRESETS,
-    BlurConfig,
-    DegradationConfig,
-    JPEGConfig,
-    NoiseConfig,
-    ResizeConfig,
-)
-from trainer.jpeg import jpeg_round_trip
+from trainer.degradation_config import DEGRADATION_PRESETS, DegradationConfig
+from trainer.degradation_draws import Noise, SampleDraws, draw_sample
+from trainer.jpeg import HALF_LEVEL, jpeg_round_trip
+from trainer.ragged import RaggedImages, canvas, to_device
+from trainer.resampling import resize
 
 __all__ = [
     "DEGRADATION_PRESETS",
@@ -26,36 +23,38 @@ __all__ = [
     "add_gaussian_noise",
     "add_poisson_noise",
     "blur",
-    "resize",
+    "degrade",
     "round_to_8_bits",
 ]
 
-_LARGE_SINC = 13
 _LUMA = (0.299, 0.587, 0.114)
+# Transforms of few different sizes, all of them quick ones: accelerators prepare each size once.
+_FFT_MULTIPLE = 32
 
 
 def round_to_8_bits(image: torch.Tensor) -> torch.Tensor:
     """Clips to [0, 1] and rounds to whole multiples of 1/255."""
-    return torch.round(image.clamp(0, 1) * 255) / 255
+    return torch.floor(image.clamp(0, 1) * 255 + HALF_LEVEL) / 255
 
 
-def blur(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """Filters every channel of (B, C, H, W) with one odd kernel (k, k), borders reflected."""
-    batch, channels, height, width = image.shape
-    pad = kernel.shape[-1] // 2
-    padded = F.pad(image, (pad, pad, pad, pad), mode="reflect")
-    planes = padded.reshape(batch * channels, 1, height + 2 * pad, width + 2 * pad)
-    weight = kernel.to(dtype=image.dtype).to(image.device)[None, None]
-    return F.conv2d(planes, weight).view(batch, channels, height, width)
+def blur(images: RaggedImages, kernels: Sequence[torch.Tensor | None]) -> RaggedImages:
+    """Filters each image with its own odd kernel (k, k), borders reflected; None changes nothing.
 
-
-def resize(image: torch.Tensor, size: tuple[int, int], mode: str, antialias: bool) -> torch.Tensor:
-    """Resizes (B, C, H, W) to (height, width) by "area", "bilinear" or "bicubic"; no change at that size."""
-    if tuple(image.shape[-2:]) == size:
-        return image
-    if mode == "area":
-        return F.interpolate(image, size=size, mode="area")
-    return F.interpolate(image, size=size, mode=mode, align_corners=False, antialias=antialias)
+    As a product of Fourier transforms, whose time does not depend on the size of the kernel.
+    """
+    size = max(1 if kernel is None else len(kernel) for kernel in kernels)
+    reach = size // 2
+    centred = torch.zeros(len(images), 1, size, size)
+    for i, kernel in enumerate(kernels):
+        inset = reach - (0 if kernel is None else len(kernel) // 2)
+        centred[i, 0, inset : size - inset, inset : size - inset] = 1.0 if kernel is None else kernel
+    height, width = (side + 2 * reach for side in canvas(images.sizes))
+    extended = images.extended(reach, (height, width), "reflect")
+    shape = [side + -side % _FFT_MULTIPLE for side in (height, width)]
+    # The conjugate makes it a correlation, as filters of images are.
+    spectrum = torch.fft.rfft2(to_device(centred, extended.device), s=shape).conj()
+    filtered = torch.fft.irfft2(torch.fft.rfft2(extended, s=shape) * spectrum, s=shape)
+    return RaggedImages(filtered[..., : height - 2 * reach, : width - 2 * reach], images.sizes)
 
 
 def add_gaussian_noise(image: torch.Tensor, sigma: float, gray: bool, generator: torch.Generator) -> torch.Tensor:
@@ -73,51 +72,67 @@ def add_poisson_noise(image: torch.Tensor, scale: float, gray: bool, generator: 
     clean = image.clamp(0, 1)
     if gray:
         clean = sum(weight * clean[:, i : i + 1] for i, weight in enumerate(_LUMA))  # type: ignore[assignment]
-    levels = torch.round(clean * 255)
+    levels = torch.floor(clean * 255 + HALF_LEVEL)
     clean = levels / 255
-    used = torch.bincount(levels.long().flatten(), minlength=256).count_nonzero()
-    photons = torch.exp2(torch.ceil(torch.log2(used.float())))
+    # Not by bincount or unique, for which the host would wait for an accelerator.
+    used = levels.new_zeros(256).scatter_(0, levels.long().flatten(), 1).sum()
+    photons = torch.exp2(torch.ceil(torch.log2(used)))
     noise = torch.poisson(clean * photons, generator=generator) / photons - clean
     return (image + noise * scale).clamp_(0, 1)
 
 
-def _odd_size(rng: np.random.Generator, limits: tuple[int, int]) -> int:
-    return int(limits[0] + 2 * rng.integers((limits[1] - limits[0]) // 2 + 1))
+def _add_noise(
+    images: RaggedImages, noises: Sequence[Noise | None], generators: Sequence[torch.Generator]
+) -> RaggedImages:
+    """One image after the other: each has a generator of its own, and its field must not depend on the canvas."""
+
+    def noisy(index: int, image: torch.Tensor) -> torch.Tensor:
+        noise = noises[index]
+        if noise is None:
+            return image
+        add = add_gaussian_noise if noise.gaussian else add_poisson_noise
+        return add(image, noise.strength, noise.gray, generators[index])
+
+    return images.map(noisy)
 
 
-def _beta(rng: np.random.Generator, limits: tuple[float, float]) -> float:
-    low, high = limits
-    if low < 1 < high:
-        return rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high)
-    return rng.uniform(low, high)
+def degrade(hr: torch.Tensor, draws: Sequence[SampleDraws]) -> torch.Tensor:
+    """Carries out what was drawn for each sample, all samples at once, on the device of `hr`.
 
+    The host does not wait for the device, and apart from the noise fields the number of operations does not grow
+    with the batch.
 
-def draw_blur_kernel(config: BlurConfig, rng: np.random.Generator) -> torch.Tensor:
-    """A random kernel (k, k), float64, sum 1."""
-    size = _odd_size(rng, config.kernel_size)
-    if rng.random() < config.sinc_prob:
-        cutoff = config.sinc_cutoff if size < _LARGE_SINC else config.sinc_cutoff_large
-        return sinc_kernel(size, rng.uniform(*cutoff))
-    kind = KERNEL_KINDS[rng.choice(len(KERNEL_KINDS), p=config.kind_probs)]
-    beta = _beta(rng, config.beta_plateau if kind.startswith("plateau") else config.beta_generalized)
-    sigma_x, sigma_y = rng.uniform(*config.sigma, size=2)
-    return make_kernel(kind, size, sigma_x, sigma_y, rng.uniform(-np.pi, np.pi), beta)
-
-
-def draw_resize_factor(config: ResizeConfig, rng: np.random.Generator) -> float:
-    """A random factor: uniform in [1, high] up, [low, 1] down, or 1."""
-    direction = rng.choice(3, p=config.up_down_keep_probs)
-    if direction == 0:
-        return rng.uniform(1, config.factor[1])
-    if direction == 1:
-        return rng.uniform(config.factor[0], 1)
-    return 1.0
+    hr: float32 (B, 3, H, W) in [0, 1]. Returns (B, 3, h, w), whole multiples of 1/255.
+    """
+    generators = [torch.Generator(hr.device).manual_seed(draw.noise_seed) for draw in draws]
+    add_noise = functools.partial(_add_noise, generators=generators)
+    steps: dict[str, Callable[[RaggedImages, list[Any]], RaggedImages]] = {
+        "first_blur": blur,
+        "first_resize": resize,
+        "first_noise": add_noise,
+        "first_jpeg": jpeg_round_trip,
+        "second_blur": blur,
+        "second_resize": resize,
+        "second_noise": add_noise,
+        "early_jpeg": jpeg_round_trip,
+        "final_resize": resize,
+        "final_sinc": blur,
+        "late_jpeg": jpeg_round_trip,
+    }
+    images = RaggedImages.whole(hr)
+    for name, step in steps.items():
+        drawn = [getattr(draw, name) for draw in draws]
+        if any(value is not None for value in drawn):
+            images = step(images, drawn)
+    return round_to_8_bits(images.pixels)
 
 
 class Degradation:
     """Makes LR crops of HR crops, each sample with its own kernels, factors, noise and quality.
 
-    A sample's result depends on its pixels, its seed and the kind of device alone, not on the batch.
+    A sample's result depends on its pixels, its seed and the kind of device alone, not on the batch. On an
+    accelerator, which works on a whole batch at once, that holds up to float32 rounding; rarely, this makes a JPEG
+    coefficient round the other way.
     """
 
     def __init__(self, config: DegradationConfig, scale: int = 4) -> None:
@@ -146,14 +161,21 @@ class Degradation:
     def __call__(self, hr: torch.Tensor, seeds: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """hr float32 (B, 3, H, W) in [0, 1] -> lr (B, 3, H/scale, W/scale), whole multiples of 1/255.
 
-        seeds: one non-negative int per sample. ValueError for another shape, dtype or range, or for a side
-        that is no multiple of the scale or below `min_hr_size`.
+        seeds: one non-negative int per sample, on the host. ValueError for another shape or dtype, on a CPU for
+        another range (an accelerator would have to be waited for), or for a side that is no multiple of the scale
+        or below `min_hr_size`.
         """
         self._check(hr, seeds)
+        height, width = hr.shape[-2:]
+        lr_size = (height // self.scale, width // self.scale)
+        draws = [draw_sample(self.config, (height, width), lr_size, int(seed)) for seed in seeds]
         # Another memory format runs other kernels, whose last digits may differ.
         hr = hr.contiguous()
-        with torch.autocast(hr.device.type, enabled=False):
-            return torch.cat([self._degrade(hr[i : i + 1], int(seed)) for i, seed in enumerate(seeds)])
+        with _full_precision(hr.device):
+            if hr.device.type == "cpu":
+                # Nothing is gained by a batch here, and canvases of the largest size would cost time.
+                return torch.cat([degrade(hr[i : i + 1], draws[i : i + 1]) for i in range(len(draws))])
+            return degrade(hr, draws)
 
     def _check(self, hr: torch.Tensor, seeds: Sequence[int] | torch.Tensor) -> None:
         if hr.ndim != 4 or hr.shape[1] != 3 or hr.shape[0] == 0 or hr.dtype != torch.float32:
@@ -166,61 +188,19 @@ class Degradation:
                 f"hr sides must be multiples of the scale {self.scale} and at least {self.min_hr_size} "
                 f"for this degradation, got {height}x{width}"
             )
-        low, high = (float(value) for value in torch.aminmax(hr))
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"hr must lie in [0, 1], got values from {low:g} to {high:g}")
+        if hr.device.type == "cpu":
+            low, high = (float(value) for value in torch.aminmax(hr))
+            if not (low >= 0 and high <= 1):
+                raise ValueError(f"hr must lie in [0, 1], got values from {low:g} to {high:g}")
 
-    def _degrade(self, hr: torch.Tensor, seed: int) -> torch.Tensor:
-        config = self.config
-        rng = np.random.default_rng(seed)
-        generator = torch.Generator(hr.device).manual_seed(int(rng.integers(2**62)))
-        hr_size = (hr.shape[-2], hr.shape[-1])
-        lr_size = (hr_size[0] // self.scale, hr_size[1] // self.scale)
-        if rng.random() < config.bicubic_prob:
-            return round_to_8_bits(resize(hr, lr_size, "bicubic", antialias=True))
 
-        image = self._blur(hr, config.first.blur, rng)
-        image = self._resize(image, config.first.resize, hr_size, rng)
-        image = self._noise(image, config.first.noise, rng, generator)
-        image = self._jpeg(image, config.first.jpeg, rng)
-        if rng.random() < config.second_order_prob:
-            image = self._blur(image, config.second.blur, rng)
-            image = self._resize(image, config.second.resize, lr_size, rng)
-            image = self._noise(image, config.second.noise, rng, generator)
-        if rng.random() < 0.5:
-            image = self._jpeg(self._finish_size(image, lr_size, rng), config.second.jpeg, rng)
-        else:
-            image = self._finish_size(self._jpeg(image, config.second.jpeg, rng), lr_size, rng)
-        return round_to_8_bits(image)
-
-    def _blur(self, image: torch.Tensor, config: BlurConfig, rng: np.random.Generator) -> torch.Tensor:
-        return blur(image, draw_blur_kernel(config, rng)) if rng.random() < config.prob else image
-
-    def _resize(
-        self, image: torch.Tensor, config: ResizeConfig, reference: tuple[int, int], rng: np.random.Generator
-    ) -> torch.Tensor:
-        factor = draw_resize_factor(config, rng)
-        size = (max(1, round(reference[0] * factor)), max(1, round(reference[1] * factor)))
-        return resize(image, size, config.modes[rng.integers(len(config.modes))], config.antialias)
-
-    def _noise(
-        self, image: torch.Tensor, config: NoiseConfig, rng: np.random.Generator, generator: torch.Generator
-    ) -> torch.Tensor:
-        if rng.random() >= config.prob:
-            return image
-        gray = rng.random() < config.gray_prob
-        if rng.random() < config.gaussian_prob:
-            return add_gaussian_noise(image, rng.uniform(*config.sigma), gray, generator)
-        return add_poisson_noise(image, rng.uniform(*config.poisson_scale), gray, generator)
-
-    def _jpeg(self, image: torch.Tensor, config: JPEGConfig, rng: np.random.Generator) -> torch.Tensor:
-        if rng.random() >= config.prob:
-            return image
-        return jpeg_round_trip(image, [int(rng.integers(config.quality[0], config.quality[1] + 1))])
-
-    def _finish_size(self, image: torch.Tensor, lr_size: tuple[int, int], rng: np.random.Generator) -> torch.Tensor:
-        resizing, sinc = self.config.second.resize, self.config.final_sinc
-        image = resize(image, lr_size, resizing.modes[rng.integers(len(resizing.modes))], resizing.antialias)
-        if rng.random() >= sinc.prob:
-            return image
-        return blur(image, sinc_kernel(_odd_size(rng, sinc.kernel_size), rng.uniform(*sinc.cutoff)))
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Neither autocast nor TensorFloat-32: with 11 bits, JPEG's coefficients would round at random."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
