@@ -28,6 +28,7 @@ from benchmarks.common import (
 from trainer.data import ValidationDataset
 from trainer.degradations import DEGRADATION_PRESETS
 from trainer.metrics import colour_shift, fine_detail_ratio, psnr, ssim
+from trainer.sources.folders import FolderSource
 from upsr_core import UPSRPipeline
 from upsr_core.image_io import quantise
 
@@ -113,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     pipe = load_model(args.model)
-    photos = ValidationDataset(args.photos, pipe.scale, limit=args.limit, seed=args.seed)
+    photos = ValidationDataset(FolderSource(args.photos), pipe.scale, limit=args.limit, seed=args.seed)
     settings = {
         "model": model_name(args.model),
         "steps": pipe.scheduler.config.num_train_timesteps,

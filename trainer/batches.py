@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from trainer.config import DataConfig
 from trainer.data import CropDataset
+from trainer.data_config import DataConfig
 from trainer.degradations import Degradation
 from trainer.pair_pool import PairPool
-
-# The dataset counts its items through; what it calls an epoch, it never reaches the end of.
-ENDLESS = 2**48
+from trainer.sources.opening import training_source
+from trainer.typed_yaml import ConfigError
 
 
 def derived_seed(*key: int) -> int:
@@ -27,27 +26,27 @@ def derived_seed(*key: int) -> int:
 class MicroStepSampler(Sampler[list[int]]):
     """Dataset indices of each micro-step. They depend on nothing else, so a resumed run just starts later.
 
-    Each pass through the files is shuffled anew, and the processes share it out.
+    Each pass through the images is shuffled anew, and the processes share it out.
 
     Args:
-        num_files: items of one pass.
+        num_images: items of one pass.
         batch_size: items per process and micro-step.
         seed: decides the order.
         start: first micro-step.
         rank, world_size: this process and how many there are.
     """
 
-    def __init__(self, num_files: int, batch_size: int, seed: int, start: int, rank: int, world_size: int):
-        self.num_files, self.batch_size, self.seed, self.start = num_files, batch_size, seed, start
+    def __init__(self, num_images: int, batch_size: int, seed: int, start: int, rank: int, world_size: int):
+        self.num_images, self.batch_size, self.seed, self.start = num_images, batch_size, seed, start
         self.rank, self.world_size = rank, world_size
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, completed: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, completed]).permutation(self.num_files)
+        return np.random.default_rng([self.seed, completed]).permutation(self.num_images)
 
     def _index(self, position: int) -> int:
-        completed, item = divmod(position, self.num_files)
-        return completed * self.num_files + int(self._order(completed)[item])
+        completed, item = divmod(position, self.num_images)
+        return completed * self.num_images + int(self._order(completed)[item])
 
     def __iter__(self) -> Iterator[list[int]]:
         micro_step = self.start
@@ -58,7 +57,7 @@ class MicroStepSampler(Sampler[list[int]]):
 
 
 class Batches:
-    """Iterator over ``(lr, hr)`` batches in [0,1] on the training device.
+    """Endless batches ``(lr, hr)`` in [0,1] on the training device.
 
     Args:
         data: where images come from and what becomes of them.
@@ -67,6 +66,9 @@ class Batches:
         seed: decides order, crops and degradations.
         device: where the batches go.
         rank, world_size: this process and how many there are.
+
+    Raises:
+        ConfigError: the images can not be used.
     """
 
     def __init__(
@@ -81,16 +83,15 @@ class Batches:
     ):
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
         self.rank, self.world_size = rank, world_size
+        self.source = training_source(data, scale)
+        self.dataset = CropDataset(self.source, data.hr_size, scale, seed=seed, cache=data.cache)
         self.degradation = Degradation(data.degradation_config(), scale)
-        self.dataset = CropDataset(data.train_dir, data.hr_size, seed=seed, samples_per_epoch=ENDLESS, cache=data.cache)
         size = data.pool_size
         self.pool = PairPool(size, derived_seed(seed, rank)) if size else None
 
     def from_micro_step(self, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches from a micro-step on. A pool must have got its state of that moment beforehand."""
-        sampler = MicroStepSampler(
-            len(self.dataset.paths), self.batch_size, self.seed, start, self.rank, self.world_size
-        )
+        sampler = MicroStepSampler(len(self.source), self.batch_size, self.seed, start, self.rank, self.world_size)
         loader = DataLoader(
             self.dataset,
             batch_sampler=sampler,
@@ -100,12 +101,12 @@ class Batches:
             generator=torch.Generator().manual_seed(0),
             pin_memory=self.device.type == "cuda",
         )
-        for batch in loader:
+        for batch in _clear_errors(loader):
             hr = batch["hr"].to(self.device, memory_format=torch.channels_last, non_blocking=True)
-            if self.data.degrade_on == "device":
-                lr = self.degradation(hr, batch["seeds"])
-            else:
+            if "lr" in batch:
                 lr = batch["lr"].to(self.device, non_blocking=True)
+            else:
+                lr = self.degradation(hr, batch["seeds"])
             if self.pool is not None:
                 hr, lr = self.pool.exchange(hr, lr)
             yield lr.contiguous(memory_format=torch.channels_last), hr
@@ -113,6 +114,16 @@ class Batches:
     def _collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         hr, seeds = torch.stack([item["hr"] for item in items]), [item["seed"] for item in items]
         batch = {"hr": hr, "seeds": seeds}
-        if self.data.degrade_on == "loader":
+        if self.source.paired:
+            batch["lr"] = torch.stack([item["lr"] for item in items])
+        elif self.data.degrade_on == "loader":
             batch["lr"] = self.degradation(hr, seeds)
         return batch
+
+
+def _clear_errors(loader: DataLoader[Any]) -> Iterator[dict[str, Any]]:
+    """The loader's batches; a worker's ConfigError without the traceback that torch puts before its message."""
+    try:
+        yield from loader
+    except ConfigError as error:
+        raise ConfigError(str(error).rpartition("ConfigError: ")[2].strip()) from error

@@ -3,62 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.degradation_config import DEGRADATION_PRESETS, DegradationConfig
-from trainer.typed_yaml import apply_overrides, arguments_of, build, load_yaml, merged
+from trainer.data_config import DataConfig
+from trainer.typed_yaml import apply_overrides, arguments_of, build, load_yaml
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 
 STAGES = ("sr_net", "unet")
 IMAGE_CHANNELS = 3
 # Follow from `scale`, so that they can not disagree with it.
 DERIVED = ("scale", "in_channels", "out_channels")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which images, and what is made of them.
-
-    Attributes:
-        train_dir: folder of HR images, searched with its subfolders.
-        val_dir: folder of held-out HR images; None trains without validation.
-        hr_size: side in pixels of the random HR crops; LR is ``hr_size / scale``.
-        preset: name of the degradation in `trainer.degradation_config.DEGRADATION_PRESETS`.
-        degradation: changes to the preset, keyed as `DegradationConfig`.
-        degrade_on: make the LR crops where the images are read (``loader``) or on the training device.
-        pool_size: LR-HR pairs that a process keeps and shuffles across batches; 0 takes batches as they come.
-        cache: decode all photos once and keep them in memory, for small folders.
-        num_workers: processes that read and degrade beside the training process; 0 does it in between.
-        val_size: side in HR pixels of the centre crops that are validated.
-        val_images: at most so many of the held-out images are validated.
-    """
-
-    train_dir: Path
-    val_dir: Path | None = None
-    hr_size: int = 256
-    preset: str = "upsr"
-    degradation: dict[str, Any] = field(default_factory=dict)
-    degrade_on: Literal["loader", "device"] = "loader"
-    pool_size: int = 0
-    cache: bool = False
-    num_workers: int = 0
-    val_size: int = 256
-    val_images: int = 20
-
-    def __post_init__(self) -> None:
-        presets = ", ".join(DEGRADATION_PRESETS)
-        _require(self.preset in DEGRADATION_PRESETS, f"preset must be one of {presets}, not {self.preset!r}")
-        for name in ("pool_size", "num_workers"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
-        _require(self.val_images >= 1, f"val_images must be at least 1, not {self.val_images}")
-        self.degradation_config()
-
-    def degradation_config(self) -> DegradationConfig:
-        """The preset with the changes applied."""
-        preset = DEGRADATION_PRESETS[self.preset]
-        return build(DegradationConfig, merged(asdict(preset), self.degradation), "data.degradation")
 
 
 @dataclass(frozen=True)

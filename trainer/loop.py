@@ -108,7 +108,7 @@ class StageTrainer:
             accelerator.num_processes,
         )
         self.validation: Validation | None = None
-        if config.data.val_dir is not None and accelerator.is_main_process:
+        if config.data.has_validation and accelerator.is_main_process:
             self.validation = Validation(config.data, config.scale, config.seed, device)
         self._baselines: dict[str, tuple[dict[str, Scores], dict[str, torch.Tensor]]] = {}
 
@@ -121,7 +121,7 @@ class StageTrainer:
         progress.finished = False
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self._log(
-            f"{parameters:,} parameters, {len(self.batches.dataset.paths)} images, "
+            f"{parameters:,} parameters, {len(self.batches.source)} images, "
             f"steps {progress.step} to {self.training.max_steps}"
         )
         start, minutes_before = time.monotonic(), progress.minutes

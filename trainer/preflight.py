@@ -7,10 +7,10 @@ import importlib.util
 import torch
 
 from trainer.config import TrainConfig
-from trainer.data import list_images
 from trainer.degradations import Degradation
 from trainer.export import load_sr_net
 from trainer.losses import LPIPSLoss
+from trainer.sources.opening import training_source, validation_source
 from trainer.typed_yaml import ConfigError
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 
@@ -21,7 +21,7 @@ def preflight(config: TrainConfig) -> None:
         raise ConfigError('tensorboard is not installed; run: pip install "upsr[train]"')
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("mixed_precision: fp16 needs a CUDA device; use no or bf16")
-    _check_data(config)
+    check_data(config)
     _check_networks(config)
     for stage in config.stages:
         load_lpips(config.training(stage).lpips_weight, f"{stage}_training.lpips_weight")
@@ -48,19 +48,18 @@ def load_lpips(weight: float, key: str) -> LPIPSLoss | None:
         ) from error
 
 
-def _check_data(config: TrainConfig) -> None:
+def check_data(config: TrainConfig) -> None:
+    """Raise ConfigError for images, sizes and degradations that can not be trained on."""
     data = config.data
-    for key, folder in (("data.train_dir", data.train_dir), ("data.val_dir", data.val_dir)):
-        try:
-            if folder is not None:
-                list_images(folder)
-        except ValueError as error:
-            raise ConfigError(f"{key}: {error}") from error
+    train, val = (open_source(data, config.scale, check=True) for open_source in (training_source, validation_source))
     least = Degradation(data.degradation_config(), config.scale).min_hr_size
-    for key, size in (("data.hr_size", data.hr_size), ("data.val_size", data.val_size)):
-        if size < least or size % config.scale:
+    for key, size, source in (("data.hr_size", data.hr_size, train), ("data.val_size", data.val_size, val)):
+        paired = source is not None and source.paired
+        smallest = config.scale if paired else least
+        if size < smallest or size % config.scale:
             raise ConfigError(
-                f"{key} {size} must be a multiple of scale {config.scale} and at least {least} (for this degradation)"
+                f"{key} {size} must be a multiple of scale {config.scale} and at least {smallest}"
+                + ("" if paired else " (for this degradation)")
             )
     for stage in config.stages:
         batch_size = config.training(stage).batch_size

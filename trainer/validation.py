@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from trainer.config import DataConfig
 from trainer.data import ValidationDataset
+from trainer.data_config import DataConfig
 from trainer.degradation_config import DEGRADATION_PRESETS
 from trainer.degradations import Degradation
 from trainer.metrics import fine_detail_ratio, psnr, ssim
+from trainer.sources.opening import validation_source
 from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
 from upsr_core.uncertainty import upsample
 
@@ -28,7 +29,8 @@ SAMPLE_ROWS = 4
 
 
 class Validation:
-    """Held-out photos with two LR versions each: ``plain`` by bicubic reduction, ``degraded`` as in training.
+    """Held-out photos with two LR versions each, ``plain`` by bicubic reduction and ``degraded`` as in training; or,
+    where they come in pairs, with their own, ``paired``.
 
     Args:
         data: which photos, their size and the degradation.
@@ -38,12 +40,16 @@ class Validation:
     """
 
     def __init__(self, data: DataConfig, scale: int, seed: int, device: torch.device):
-        assert data.val_dir is not None
-        photos = ValidationDataset(data.val_dir, scale, crop_size=data.val_size, limit=data.val_images, seed=seed)
+        source = validation_source(data, scale)
+        assert source is not None
+        photos = ValidationDataset(source, scale, crop_size=data.val_size, limit=data.val_images, seed=seed)
         items = [photos[i] for i in range(len(photos))]
         self.scale, self.device = scale, device
         self.seeds = [item["seed"] for item in items]
         self.hr = torch.stack([item["hr"] for item in items])
+        if source.paired:
+            self.lr = {"paired": torch.stack([item["lr"] for item in items])}
+            return
         degradations = {"plain": DEGRADATION_PRESETS["bicubic"], "degraded": data.degradation_config()}
         self.lr = {kind: Degradation(config, scale)(self.hr, self.seeds) for kind, config in degradations.items()}
 

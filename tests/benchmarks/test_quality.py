@@ -13,6 +13,7 @@ from benchmarks.quality import METRICS, grid_excess
 from trainer.data import ValidationDataset
 from trainer.degradations import DEGRADATION_PRESETS, Degradation
 from trainer.metrics import psnr
+from trainer.sources.folders import FolderSource
 from upsr_core.uncertainty import upsample
 
 
@@ -53,7 +54,7 @@ def test_table_says_what_was_measured_and_the_means(outputs: list[tuple[str, dic
 
 
 def test_bicubic_score_is_that_of_the_bicubic_image(outputs: list[tuple[str, dict]], photo_folder: Path) -> None:
-    photo = ValidationDataset(photo_folder, 4)[1]
+    photo = ValidationDataset(FolderSource(photo_folder), 4)[1]
     hr = photo["hr"][None]
     assert hr.shape == (1, 3, 96, 128)
     lr = Degradation(DEGRADATION_PRESETS["bicubic"], 4)(hr, [0])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +9,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from trainer.data import CropDataset, ValidationDataset, list_images, pad_to, read_rgb
+from tests.trainer.photo_files import levels, save_gradient
+from trainer.batches import Batches
+from trainer.data import CropDataset, ValidationDataset, pad_to
+from trainer.data_config import DataConfig
 from trainer.pair_pool import PairPool
-
-
-def save_gradient(path: Path, height: int, width: int, blue: int) -> None:
-    """Red counts columns, green counts rows, blue names the file: a crop tells where it is from."""
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[..., 0], pixels[..., 1], pixels[..., 2] = np.arange(width), np.arange(height)[:, None], blue
-    Image.fromarray(pixels).save(path)
+from trainer.sources.base import Photo, read_rgb
+from trainer.sources.folders import FolderSource
+from trainer.typed_yaml import ConfigError
 
 
 @pytest.fixture
@@ -29,12 +28,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def levels(item: dict) -> np.ndarray:
-    return torch.round(item["hr"] * 255).long().numpy()
+def crops(folder: Path, hr_size: int = 24, seed: int = 0, cache: bool = False) -> CropDataset:
+    return CropDataset(FolderSource(folder), hr_size, 4, seed=seed, cache=cache)
+
+
+def held_out(folder: Path, crop_size: int | None = None, limit: int | None = None) -> ValidationDataset:
+    return ValidationDataset(FolderSource(folder), 4, crop_size=crop_size, limit=limit)
 
 
 def test_items_are_crops_of_the_photos(folder: Path) -> None:
-    dataset = CropDataset(folder, 24, samples_per_epoch=200)
+    dataset = crops(folder)
     orientations, blues = set(), set()
     for i in range(200):
         hr = dataset[i]["hr"]
@@ -51,110 +54,107 @@ def test_items_are_crops_of_the_photos(folder: Path) -> None:
 
 
 def test_crops_reach_every_border(folder: Path) -> None:
-    dataset = CropDataset(folder, 24, samples_per_epoch=2000)
+    dataset = crops(folder)
     reds, greens = zip(*((levels(dataset[i])[0], levels(dataset[i])[1]) for i in range(400)), strict=True)
     assert min(r.min() for r in reds) == min(g.min() for g in greens) == 0
     assert max(r.max() for r in reds) == 62
     assert max(g.max() for g in greens) == 42
 
 
-def test_an_item_depends_on_seed_epoch_and_index_alone(folder: Path) -> None:
-    dataset, same = CropDataset(folder, 24, repeats=5), CropDataset(folder, 24, repeats=5, cache=True)
-    assert len(dataset) == len(same) == 20
+def test_an_item_depends_on_seed_and_index_alone(folder: Path) -> None:
+    dataset, same = crops(folder), crops(folder, cache=True)
     forwards = [dataset[i] for i in range(20)]
     for i in reversed(range(20)):
         assert torch.equal(same[i]["hr"], forwards[i]["hr"])
         assert same[i]["seed"] == forwards[i]["seed"]
     assert len({item["seed"] for item in forwards}) == 20
-    dataset.set_epoch(1)
-    assert all(dataset[i]["seed"] != forwards[i]["seed"] for i in range(20))
-    dataset.set_epoch(0)
-    assert dataset[3]["seed"] == forwards[3]["seed"]
-    assert CropDataset(folder, 24, seed=1)[0]["seed"] != forwards[0]["seed"]
+    assert crops(folder, seed=1)[0]["seed"] != forwards[0]["seed"]
 
 
-def test_epochs_shorter_than_the_folder_still_use_every_photo(folder: Path) -> None:
-    dataset = CropDataset(folder, 24, samples_per_epoch=3)
-    counts = dict.fromkeys((0, 10, 20, 30), 0)
-    for epoch in range(8):
-        dataset.set_epoch(epoch)
-        for i in range(3):
-            counts[int(levels(dataset[i])[2, 0, 0])] += 1
-    assert set(counts.values()) == {6}
-
-
-def test_workers_give_the_same_and_follow_set_epoch(folder: Path) -> None:
-    dataset = CropDataset(folder, 24, repeats=2)
-    loader = DataLoader(dataset, batch_size=4, num_workers=1, persistent_workers=True)
-    for epoch in (0, 1):
-        dataset.set_epoch(epoch)
-        batches = list(loader)
-        seeds = torch.cat([batch["seed"] for batch in batches]).tolist()
-        assert seeds == [dataset[i]["seed"] for i in range(8)]
-        assert torch.equal(batches[1]["hr"][2], dataset[6]["hr"])
+def test_workers_give_the_same(folder: Path) -> None:
+    dataset = crops(folder)
+    batches = list(DataLoader(dataset, batch_sampler=[[0, 1, 2, 3], [7, 6, 5, 4]], num_workers=1))
+    assert torch.cat([batch["seed"] for batch in batches]).tolist() == [
+        dataset[i]["seed"] for i in (0, 1, 2, 3, 7, 6, 5, 4)
+    ]
+    assert torch.equal(batches[1]["hr"][1], dataset[6]["hr"])
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_unreadable_images_are_skipped_counted_and_named(folder: Path, cache: bool) -> None:
+def test_unreadable_images_are_skipped_counted_and_named(
+    folder: Path, cache: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = (folder / "0.png").read_bytes()
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.webp").write_text("no image")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        dataset = CropDataset(folder, 24, cache=cache, repeats=2)
-        items = [levels(dataset[i]) for i in range(14)]
+    dataset = crops(folder, cache=cache)
+    items = [levels(dataset[i]) for i in range(14)]
     assert {int(item[2, 0, 0]) for item in items} == {0, 10, 20, 30}
     assert dataset.num_skipped == 3
-    text = [str(w.message) for w in caught]
-    assert len(text) == 3
+    assert len(caplog.messages) == 3
     for name in ("cut.png", "empty.jpg", "text.webp"):
-        assert sum(name in line for line in text) == 1
+        assert sum(name in line for line in caplog.messages) == 1
+    assert caplog.messages[-1].endswith("3 skipped so far")
+
+    # The replacement is the same for a run that starts in the middle.
+    resumed = crops(folder, cache=cache)
+    for i in range(7, 14):
+        assert np.array_equal(levels(resumed[i]), items[i])
+
+
+def test_workers_count_what_they_skip_together(folder: Path) -> None:
+    (folder / "cut.png").write_bytes(b"")
+    dataset = crops(folder)
+    for _ in DataLoader(dataset, batch_sampler=[[0, 1], [2, 3], [4, 5], [6, 7]], num_workers=2):
+        pass
+    assert dataset.num_skipped == 1
 
 
 def test_folders_without_photos_are_refused(tmp_path: Path) -> None:
-    for make in (lambda root: CropDataset(root, 24), lambda root: ValidationDataset(root, 4)):
-        with pytest.raises(ValueError, match="no such folder"):
-            make(tmp_path / "missing")
-        with pytest.raises(ValueError, match="no images"):
-            make(tmp_path)
+    with pytest.raises(ValueError, match="no such folder"):
+        FolderSource(tmp_path / "missing")
+    with pytest.raises(ValueError, match="no images"):
+        FolderSource(tmp_path)
     (tmp_path / "bad.png").write_text("no image")
-    with (
-        pytest.warns(UserWarning, match=r"bad\.png"),
-        pytest.raises(ValueError, match="none of the 1 images"),
-    ):
-        CropDataset(tmp_path, 24)[0]
-    with (
-        pytest.warns(UserWarning, match=r"bad\.png"),
-        pytest.raises(ValueError, match="none of the 1 images"),
-    ):
-        CropDataset(tmp_path, 24, cache=True)
-    with (
-        pytest.warns(UserWarning, match=r"bad\.png"),
-        pytest.raises(ValueError, match="none of the 1 images"),
-    ):
-        ValidationDataset(tmp_path, 4)
+    with pytest.raises(ValueError, match=r"none of the 1 images that were tried can be read \(.*bad\.png: "):
+        FolderSource(tmp_path).check()
+    for cache in (False, True):
+        with pytest.raises(ConfigError, match="none of 1 images in a row can be read"):
+            crops(tmp_path, cache=cache)[0]
+    with pytest.raises(ConfigError, match="none of the 1 images can be read"):
+        held_out(tmp_path)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_images_that_all_break_later_end_the_stream_with_one_line(folder: Path, num_workers: int) -> None:
+    data = DataConfig(folder, hr_size=24, preset="bicubic", num_workers=num_workers)
+    batches = Batches(data, 4, 2, 0, torch.device("cpu"), 0, 1)
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(ConfigError, match=r"^[^\n]*: none of 4 images in a row can be read[^\n]*$"):
+        next(batches.from_micro_step(0))
 
 
 def test_bad_arguments_are_refused(folder: Path) -> None:
-    for arguments in ({"hr_size": 0}, {"hr_size": 8, "repeats": 0}, {"hr_size": 8, "samples_per_epoch": 0}):
-        with pytest.raises(ValueError, match="positive"):
-            CropDataset(folder, **arguments)
+    for hr_size in (0, 30):
+        with pytest.raises(ValueError, match="hr_size must be a positive multiple of the scale"):
+            crops(folder, hr_size)
     with pytest.raises(ValueError, match="multiple of the scale"):
-        ValidationDataset(folder, 4, crop_size=30)
-    with pytest.raises(IndexError):
-        CropDataset(folder, 24)[4]
+        held_out(folder, crop_size=30)
+    with pytest.raises(ValueError, match="limit must be positive"):
+        held_out(folder, limit=0)
 
 
 def test_small_photos_are_reflected(tmp_path: Path) -> None:
     save_gradient(tmp_path / "a.png", 5, 9, 7)
-    padded = pad_to(read_rgb(tmp_path / "a.png"), 16)
+    padded = pad_to(Photo(read_rgb(tmp_path / "a.png")), 16, 4).hr
     assert padded.shape == (16, 16, 3)
     assert padded[0, :, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 6, 5, 4, 3, 2, 1]
     assert padded[:, 0, 1].tolist() == [0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1]
-    assert CropDataset(tmp_path, 16)[0]["hr"].shape == (3, 16, 16)
+    assert crops(tmp_path, 16)[0]["hr"].shape == (3, 16, 16)
     save_gradient(tmp_path / "dot.png", 1, 1, 7)
-    assert pad_to(read_rgb(tmp_path / "dot.png"), 16).shape == (16, 16, 3)
+    assert pad_to(Photo(read_rgb(tmp_path / "dot.png")), 16, 4).hr.shape == (16, 16, 3)
 
 
 def test_every_kind_of_image_becomes_rgb(tmp_path: Path) -> None:
@@ -175,30 +175,68 @@ def test_every_kind_of_image_becomes_rgb(tmp_path: Path) -> None:
     assert read_rgb(tmp_path / "turned.png")[..., 0].tolist() == [[10], [200]]
 
 
-def test_links_are_followed_once(tmp_path: Path, folder: Path) -> None:
-    linked = tmp_path / "linked"
-    linked.mkdir()
-    (linked / "photos").symlink_to(folder / "sub")
-    (linked / "loop").symlink_to(linked)
-    assert [Path(path).name for path in list_images(linked)] == ["1.png", "3.png"]
-
-
 def test_validation_photos_are_whole_and_fixed(folder: Path) -> None:
-    dataset = ValidationDataset(folder, 4)
+    dataset = held_out(folder)
     assert [dataset[i]["name"] for i in range(4)] == ["0.png", "2.png", "1.png", "3.png"]
     assert dataset[3]["hr"].shape == (3, 40, 60)
     red, green, blue = levels(dataset[3])
     assert (red[0, 0], red[0, -1], green[-1, 0], blue[0, 0]) == (0, 59, 39, 30)
-    again = ValidationDataset(folder, 4)
+    again = held_out(folder)
     assert [item["seed"] for item in (again[i] for i in range(4))] == [dataset[i]["seed"] for i in range(4)]
 
 
+def test_validation_leaves_unreadable_photos_out(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "2.png").write_bytes(b"")
+    dataset = held_out(folder)
+    assert [dataset[i]["name"] for i in range(len(dataset))] == ["0.png", "1.png", "3.png"]
+    assert dataset.num_skipped == 1
+    assert "2.png: left out" in caplog.text
+
+
 def test_validation_crops_are_central(folder: Path) -> None:
-    dataset = ValidationDataset(folder, 4, crop_size=32, limit=2)
+    dataset = held_out(folder, crop_size=32, limit=2)
     assert len(dataset) == 2
     red, green, _ = levels(dataset[0])
     assert (red[0, 0], red[0, -1], green[0, 0], green[-1, 0]) == (14, 45, 4, 35)
-    assert ValidationDataset(folder, 4, crop_size=64)[0]["hr"].shape == (3, 64, 64)
+    assert held_out(folder, crop_size=64)[0]["hr"].shape == (3, 64, 64)
+
+
+# Batches
+
+
+def batches_of(folder: Path, pool_size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Batches:
+    data = DataConfig(folder, hr_size=24, preset="bicubic", pool_size=pool_size)
+    return Batches(data, 4, batch_size, 5, torch.device("cpu"), rank, world_size)
+
+
+def test_a_stream_goes_on_exactly_where_it_was_left(folder: Path) -> None:
+    (folder / "cut.png").write_bytes(b"")
+    whole, first, second = (batches_of(folder, 3, 2) for _ in range(3))
+    stream = whole.from_micro_step(0)
+    expected = [next(stream) for _ in range(20)]
+    stream = first.from_micro_step(0)
+    for _ in range(10):
+        next(stream)
+    assert first.pool is not None
+    assert second.pool is not None
+    second.pool.load_state_dict(first.pool.state_dict())
+    stream = second.from_micro_step(10)
+    for lr, hr in expected[10:]:
+        lr_again, hr_again = next(stream)
+        assert torch.equal(lr, lr_again)
+        assert torch.equal(hr, hr_again)
+
+
+def test_processes_share_out_what_one_would_see(folder: Path) -> None:
+    alone, shared = batches_of(folder, 0, 4), [batches_of(folder, 0, 2, rank, 2) for rank in range(2)]
+    streams = [batches.from_micro_step(0) for batches in (alone, *shared)]
+    for _ in range(5):
+        lr, hr = next(streams[0])
+        parts = [next(stream) for stream in streams[1:]]
+        assert torch.equal(lr, torch.cat([part[0] for part in parts]))
+        assert torch.equal(hr, torch.cat([part[1] for part in parts]))
+        # A pass of four images, each once.
+        assert Counter(levels({"hr": image})[2, 0, 0] for image in hr) == dict.fromkeys((0, 10, 20, 30), 1)
 
 
 # The pool

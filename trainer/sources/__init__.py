@@ -1,0 +1,1 @@
+"""Where images come from: folders, tar shards, Hugging Face datasets and folders of LR-HR pairs."""
