@@ -10,13 +10,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import nn
 
 from ..padding import pad_to_multiple
 from ..uncertainty import upsample
 from .attention import LayerNorm, PixelLinear, WindowAttention, start_at_zero
+from .complete_weights import CompleteWeights
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -190,7 +190,7 @@ def _conv(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-class ATDModel(ModelMixin, ConfigMixin):
+class ATDModel(CompleteWeights, ConfigMixin):
     """SR network g of UPSR, whose image conditions the denoiser and from which the uncertainty is estimated (Eq. 5).
 
     The defaults are the published size (2,532,360 parameters).

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import nn
 
 from .attention import SHIFT_MASKS, GroupNorm, PixelLinear, ShiftMask, WindowAttention, start_at_zero
+from .complete_weights import CompleteWeights
 from .image_head import ImageHead, UpsampleConv
 
 NORM_GROUPS = 32
@@ -103,7 +103,7 @@ class Stage(nn.Module):
         return x if self.resample is None else self.resample(x)
 
 
-class UPSRUNet(ModelMixin, ConfigMixin):
+class UPSRUNet(CompleteWeights, ConfigMixin):
     """Denoiser f of UPSR: predicts the clean image from a noisy state, the SR network's image and the upsampled input.
 
     The defaults are the published size (119,418,319 parameters).

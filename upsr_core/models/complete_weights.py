@@ -1,0 +1,36 @@
+"""Refusing weights that are not all there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusers.models.modeling_utils import ModelMixin
+
+NAMED_KEYS = 5
+
+
+class CompleteWeights(ModelMixin):
+    """A `ModelMixin` that takes all of its weights from the file.
+
+    diffusers itself leaves a missing weight at its random start and only logs it: the network then runs, and its
+    images are noise.
+    """
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
+        """As `ModelMixin.from_pretrained`.
+
+        Raises:
+            ValueError: weights are missing; the message names them.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
+        missing = sorted(info["missing_keys"])
+        if missing:
+            names = ", ".join(missing[:NAMED_KEYS]) + (", ..." if len(missing) > NAMED_KEYS else "")
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: {len(missing)} weights of {cls.__name__} are missing ({names}); the "
+                "file is incomplete, or its config.json is another model's"
+            )
+        return (model, info) if wants_info else model
