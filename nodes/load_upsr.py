@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+import torch
 from comfy_api.latest import io
 
 from .hosted_model import DTYPES, UPSRModel, UPSRModelType, network_dtype
@@ -86,12 +87,14 @@ class LoadUPSR(io.ComfyNode):
             ) from error
         torch_dtype = network_dtype(dtype)
         files = None if repo_id else _find(model_name)
-        if files is None or not files.checkpoints:
-            pipe = load_pipeline(repo_id if files is None else files.folder, dtype=torch_dtype)
-        else:
-            pipe = convert_pair(files.checkpoints[0], files.checkpoints[1], config=files.config)
-            if pipe.dtype != torch_dtype:
-                pipe.to(torch_dtype)
+        # ComfyUI unloads outside inference mode, where moving a weight made inside would spoil it.
+        with torch.inference_mode(False):
+            if files is None or not files.checkpoints:
+                pipe = load_pipeline(repo_id if files is None else files.folder, dtype=torch_dtype)
+            else:
+                pipe = convert_pair(files.checkpoints[0], files.checkpoints[1], config=files.config)
+                if pipe.dtype != torch_dtype:
+                    pipe.to(torch_dtype)
         return io.NodeOutput(UPSRModel.host(pipe))
 
 

@@ -63,7 +63,9 @@ def test_nothing_heavy_at_import() -> None:
             assert not any(str(name).split(".")[0] in {"upsr_core", "diffusers"} for name in modules), path
 
 
-def test_the_door_does_nothing_outside_comfyui() -> None:
+def test_the_door_does_nothing_outside_comfyui(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where COMFYUI_PATH is set, other tests have imported ComfyUI into this process.
+    monkeypatch.delitem(sys.modules, "folder_paths", raising=False)
     spec = importlib.util.spec_from_file_location(
         "upsr_door", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )

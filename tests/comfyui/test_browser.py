@@ -1,0 +1,242 @@
+"""The real frontend in a headless Chromium: each example opens, runs and shows its result."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageChops, ImageStat
+
+from tests.comfyui.server import PACK_NAME, ComfyServer
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
+NODE_IDS = ("LoadUPSR", "EstimateUncertainty", "UPSRSample")
+# Of every node that shows pictures: how many, and their size.
+RESULTS = {
+    "upscale_a_photo": [[768, 768]],
+    "edit_the_uncertainty": [[768, 768]],
+    "batch_of_frames": [[512, 384]] * 3,
+}
+CALLS_PER_FRAME = 6  # one of g, five of the denoiser
+LOAD_MS, RUN_MS, SOON_MS = 120_000, 150_000, 30_000
+EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
+# A dialog of whatever kind, and what pops up in a corner to complain.
+COMPLAINTS = "[role=dialog], .p-toast-message-error, .p-toast-message-warn"
+WATCH = """() => {
+    window.seen = {progress: [], previews: [], titles: [], ending: null};
+    app.api.addEventListener('progress', ({detail}) => seen.progress.push([detail.node, detail.value, detail.max]));
+    app.api.addEventListener('b_preview_with_metadata', ({detail}) => seen.previews.push(detail.displayNodeId));
+    for (const ending of ['execution_success', 'execution_error', 'execution_interrupted'])
+        app.api.addEventListener(ending, ({detail}) => seen.ending = [ending, detail.exception_message ?? '']);
+    const note = () => seen.titles.push(document.title);
+    new MutationObserver(note).observe(document.head, {childList: true, subtree: true, characterData: true});
+}"""
+PICTURES = """() => app.graph.nodes
+    .filter(node => ['SaveImage', 'PreviewImage', 'MaskPreview'].includes(node.type))
+    .map(node => [node.id, (node.imgs ?? []).map(image => [image.naturalWidth, image.naturalHeight])])"""
+RECTANGLE = """type => {
+    const node = app.graph.nodes.find(node => node.type === type);
+    const {scale, offset} = app.canvas.ds, corner = app.canvas.canvas.getBoundingClientRect();
+    return {
+        x: corner.left + (node.pos[0] + offset[0]) * scale, y: corner.top + (node.pos[1] + offset[1]) * scale,
+        width: node.size[0] * scale, height: node.size[1] * scale,
+    };
+}"""
+TEXTS = """() => app.graph.nodes.map(
+    node => [node.type, node.getTitle(), (node.widgets ?? []).map(widget => [widget.name, widget.label])]
+)"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium: the one that CHROMIUM names, or the path holds."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need: pip install playwright")
+    found = [os.environ.get("CHROMIUM"), *(shutil.which(name) for name in EXECUTABLES)]
+    executable = next((path for path in found if path), None)
+    if executable is None:
+        pytest.skip("the browser tests need Chromium: install it, or set CHROMIUM to its path")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=executable, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def example_image(checkout: Path, browser: Any, server: ComfyServer) -> Iterator[None]:
+    """The picture that the examples load is the one that ComfyUI comes with, whatever other tests put there."""
+    path = server.base / "input" / "example.png"
+    before = path.read_bytes() if path.exists() else None
+    shutil.copy(checkout / "input" / "example.png", path)
+    yield
+    path.unlink()
+    if before is not None:
+        path.write_bytes(before)
+
+
+@contextmanager
+def frontend(browser: Any, server: ComfyServer, locale: str = "en") -> Iterator[Any]:
+    """The page, ready to use, for somebody who has seen it before: a newcomer is first shown the templates."""
+    settings = {"Comfy.TutorialCompleted": True, "Comfy.Locale": locale}
+    assert server.post("/settings", settings)[0] == 200
+    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    page.goto(server.url)
+    page.wait_for_function("window.app?.graph && app.vueAppReady && app.graph.nodes.length > 0", timeout=LOAD_MS)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(server: ComfyServer, browser: Any) -> Iterator[Any]:
+    """The frontend in English."""
+    with frontend(browser, server) as opened:
+        yield opened
+
+
+def workflow(name: str) -> dict[str, Any]:
+    """An example as saved."""
+    return json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def open_example(page: Any, name: str) -> None:
+    """Load a template as the server has it."""
+    page.evaluate(
+        """async ([folder, name]) => {
+            const response = await fetch(`/api/workflow_templates/${folder}/${name}.json`);
+            await app.loadGraphData(await response.json(), true, true, name);
+        }""",
+        [PACK_NAME, name],
+    )
+    wait_for_nodes(page, name)
+
+
+def wait_for_nodes(page: Any, name: str) -> None:
+    """Until the graph is an example's."""
+    types = sorted(node["type"] for node in workflow(name)["nodes"])
+    page.wait_for_function(
+        "types => String(app.graph.nodes.map(node => node.type).sort()) === String(types)", arg=types, timeout=SOON_MS
+    )
+
+
+def complaints(page: Any) -> list[str]:
+    """Dialogs and warnings that are to be seen, after they had the time to come up."""
+    page.wait_for_timeout(1000)
+    return [item.inner_text() for item in page.locator(COMPLAINTS).all() if item.is_visible()]
+
+
+def press_run(page: Any) -> None:
+    page.get_by_test_id("queue-button").get_by_role("button").first.click()
+
+
+def picture_of(page: Any, node_type: str) -> Image.Image:
+    """What the page shows where a node is."""
+    page.wait_for_timeout(1000)
+    return Image.open(io.BytesIO(page.screenshot(clip=page.evaluate(RECTANGLE, node_type)))).convert("RGB")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_opens_runs_and_shows_its_result(page: Any, name: str) -> None:
+    open_example(page, name)
+    assert complaints(page) == []
+    assert page.evaluate("app.graph.nodes.every(node => node.type in LiteGraph.registered_node_types)")
+    opened = json.loads(page.evaluate("async () => JSON.stringify((await app.graphToPrompt()).workflow)"))
+    saved = workflow(name)
+    assert opened["links"] == saved["links"]
+    for key in ("id", "type", "title", "widgets_values"):
+        assert [node.get(key) for node in opened["nodes"]] == [node.get(key) for node in saved["nodes"]]
+    assert all(not pictures for _, pictures in page.evaluate(PICTURES))
+    empty = picture_of(page, "SaveImage")
+
+    page.evaluate(WATCH)
+    press_run(page)
+    page.wait_for_function("seen.ending !== null", timeout=RUN_MS)
+    assert page.evaluate("seen.ending") == ["execution_success", ""]
+    page.wait_for_function(
+        f"() => ({PICTURES})().every(([id, images]) => images.length && images.every(size => size[0] > 0))",
+        timeout=SOON_MS,
+    )
+    for node, sizes in page.evaluate(PICTURES):
+        assert sizes == RESULTS[name], f"node {node}"
+    difference = ImageChops.difference(picture_of(page, "SaveImage"), empty)
+    assert sum(ImageStat.Stat(difference).mean) / 3 > 20, "the result is not to be seen"
+
+    sampler = str(next(node["id"] for node in saved["nodes"] if node["type"] == "UPSRSample"))
+    seen = page.evaluate("seen")
+    values = [(value, most) for node, value, most in seen["progress"] if node == sampler]
+    assert values == sorted(values)
+    assert values[-1] == (CALLS_PER_FRAME * len(RESULTS[name]),) * 2
+    assert sampler in seen["previews"]
+    assert any("%" in title for title in seen["titles"]), "the tab's title shows how far it is"
+    assert complaints(page) == []
+
+
+def test_the_templates_are_found_in_the_dialog(page: Any) -> None:
+    page.get_by_role("button", name="Templates").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("option", name=PACK_NAME).click()
+    cards = {name: dialog.get_by_test_id(f"template-workflow-{name}") for name in EXAMPLES}
+    for name, card in cards.items():
+        card.wait_for(timeout=SOON_MS)
+        card.scroll_into_view_if_needed()
+        page.wait_for_function(
+            "name => document.querySelector(`[role=dialog] img[alt=${name}]`)?.naturalWidth > 0",
+            arg=name,
+            timeout=SOON_MS,
+        )
+    cards["edit_the_uncertainty"].click()
+    wait_for_nodes(page, "edit_the_uncertainty")
+    assert complaints(page) == []
+
+
+def test_what_is_wrong_with_a_workflow_is_complained_of(page: Any) -> None:
+    """That nothing is to be seen elsewhere means something."""
+    graph = workflow("upscale_a_photo")
+    for node in graph["nodes"]:
+        if node["type"] == "LoadImage":
+            node["widgets_values"][0] = "gone.png"
+    page.evaluate("graph => app.loadGraphData(graph)", graph)
+    wait_for_nodes(page, "upscale_a_photo")
+    press_run(page)
+    page.locator(COMPLAINTS).first.wait_for(timeout=SOON_MS)
+    assert "gone.png" in complaints(page)[0]
+    page.keyboard.press("Escape")
+    page.locator(COMPLAINTS).first.wait_for(state="hidden", timeout=SOON_MS)
+
+    graph["nodes"][0]["type"] = "NodeOfNobody"
+    page.evaluate("graph => app.loadGraphData(graph)", graph)
+    page.locator(COMPLAINTS).first.wait_for(timeout=SOON_MS)
+    assert "NodeOfNobody" in complaints(page)[0]
+
+
+def test_the_help_pages_open(page: Any) -> None:
+    open_example(page, "edit_the_uncertainty")
+    for node_id in NODE_IDS:
+        page.evaluate("type => app.canvas.selectNode(app.graph.nodes.find(node => node.type === type))", node_id)
+        page.get_by_test_id("info-button").click()
+        text = (ROOT / "nodes" / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
+        headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+        assert len(headings) > 1
+        for heading in headings:
+            page.locator(".node-help-content").get_by_text(heading, exact=True).first.wait_for(timeout=SOON_MS)
+
+
+@pytest.mark.parametrize("locale", ["en", "zh"])
+def test_the_nodes_speak_both_languages(server: ComfyServer, browser: Any, locale: str) -> None:
+    texts = json.loads((ROOT / "locales" / locale / "nodeDefs.json").read_text(encoding="utf-8"))
+    with frontend(browser, server, locale) as page:
+        open_example(page, "edit_the_uncertainty")
+        shown = {node: (title, dict(widgets)) for node, title, widgets in page.evaluate(TEXTS) if node in texts}
+    assert set(shown) == set(texts)
+    for node, (title, labels) in shown.items():
+        assert title == texts[node]["display_name"]
+        for name, text in texts[node]["inputs"].items():
+            if name in labels:
+                assert labels[name] == text["name"]
