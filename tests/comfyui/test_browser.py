@@ -70,28 +70,18 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def example_image(checkout: Path, browser: Any, server: ComfyServer) -> Iterator[None]:
-    """The picture that the examples load is the one that ComfyUI comes with, whatever other tests put there."""
-    path = server.base / "input" / "example.png"
-    before = path.read_bytes() if path.exists() else None
-    shutil.copy(checkout / "input" / "example.png", path)
-    yield
-    path.unlink()
-    if before is not None:
-        path.write_bytes(before)
-
-
 @contextmanager
 def frontend(browser: Any, server: ComfyServer, locale: str = "en") -> Iterator[Any]:
     """The page, ready to use, for somebody who has seen it before: a newcomer is first shown the templates."""
     settings = {"Comfy.TutorialCompleted": True, "Comfy.Locale": locale}
     assert server.post("/settings", settings)[0] == 200
     page = browser.new_page(viewport={"width": 1600, "height": 900})
-    page.goto(server.url)
-    page.wait_for_function("window.app?.graph && app.vueAppReady && app.graph.nodes.length > 0", timeout=LOAD_MS)
-    yield page
-    page.close()
+    try:
+        page.goto(server.url)
+        page.wait_for_function("window.app?.graph && app.vueAppReady && app.graph.nodes.length > 0", timeout=LOAD_MS)
+        yield page
+    finally:
+        page.close()
 
 
 @pytest.fixture
