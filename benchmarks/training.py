@@ -28,8 +28,9 @@ from benchmarks.common import add_threads_argument, machine, markdown_table
 from benchmarks.memory import MIB, status_bytes
 from trainer.config import TrainConfig, load_config
 from trainer.degradation_config import DEGRADATION_PRESETS
-from trainer.loop import StageTrainer, _Meter
+from trainer.loop import StageTrainer
 from trainer.losses import LPIPSLoss
+from trainer.meter import Meter
 from trainer.stages import DenoiserStage, SRNetStage, Stage, build_seeded
 from trainer.train import make_accelerator
 from trainer.typed_yaml import ConfigError
@@ -138,7 +139,7 @@ def start_run(config: TrainConfig, stage: str) -> Run:
     trainer.model.train()
     profile = Profile(trainer.accelerator.device)
     batches = profile.watch(trainer, trainer.batches.from_micro_step(0))
-    meter = _Meter()
+    meter = Meter()
     return Run(trainer, lambda: trainer._step(batches, meter), profile)
 
 

@@ -66,6 +66,7 @@ class Batches:
         seed: decides order, crops and degradations.
         device: where the batches go.
         rank, world_size: this process and how many there are.
+        memory_format: of the batches.
 
     Raises:
         ConfigError: the images can not be used.
@@ -80,9 +81,10 @@ class Batches:
         device: torch.device,
         rank: int,
         world_size: int,
+        memory_format: torch.memory_format = torch.channels_last,
     ):
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.memory_format = rank, world_size, memory_format
         self.source = training_source(data, scale)
         self.dataset = CropDataset(self.source, data.hr_size, scale, seed=seed, cache=data.cache)
         self.degradation = Degradation(data.degradation_config(), scale)
@@ -102,14 +104,14 @@ class Batches:
             pin_memory=self.device.type == "cuda",
         )
         for batch in _clear_errors(loader):
-            hr = batch["hr"].to(self.device, memory_format=torch.channels_last, non_blocking=True)
+            hr = batch["hr"].to(self.device, memory_format=self.memory_format, non_blocking=True)
             if "lr" in batch:
                 lr = batch["lr"].to(self.device, non_blocking=True)
             else:
                 lr = self.degradation(hr, batch["seeds"])
             if self.pool is not None:
                 hr, lr = self.pool.exchange(hr, lr)
-            yield lr.contiguous(memory_format=torch.channels_last), hr
+            yield lr.contiguous(memory_format=self.memory_format), hr
 
     def _collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         hr, seeds = torch.stack([item["hr"] for item in items]), [item["seed"] for item in items]

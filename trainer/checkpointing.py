@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from trainer.export import replace_folder
+from trainer.folders import PARTIAL, partial_folder, remove_folder, replace_folder
 from trainer.pair_pool import PairPool
 from trainer.typed_yaml import ConfigError
 
@@ -28,7 +27,9 @@ class Progress:
         step: optimiser steps done.
         finished: the stage ended by its own limits, not by an interruption.
         best_score: best value of the validation metric, and the step it was at.
+        best_scores: all metrics of that validation, by kind of LR image, method and metric.
         minutes: wall-clock time spent in training, all runs together.
+        order: what the order of the images follows from, beside the step.
     """
 
     stage: str
@@ -37,7 +38,9 @@ class Progress:
     finished: bool = False
     best_score: float | None = None
     best_step: int = 0
+    best_scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     minutes: float = 0.0
+    order: dict[str, int] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -56,10 +59,10 @@ def save_checkpoint(
         The checkpoint's folder.
     """
     path = folder / f"step-{progress.step:08d}"
-    partial = folder / f"{path.name}.partial"
     if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
+        partial_folder(path)
     accelerator.wait_for_everyone()
+    partial = path.with_name(path.name + PARTIAL)
     accelerator.save_state(str(partial))
     if pool is not None:
         torch.save(pool.state_dict(), partial / _pool_file(accelerator))
@@ -68,7 +71,7 @@ def save_checkpoint(
         (partial / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
         replace_folder(partial, path)
         for old in list_checkpoints(folder)[:-keep] if keep else []:
-            shutil.rmtree(old)
+            remove_folder(old)
     accelerator.wait_for_everyone()
     return path
 

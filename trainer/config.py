@@ -36,6 +36,8 @@ class StageConfig:
         lpips_weight: lambda of Eq. 9; 0 does without LPIPS.
         best_metric: validation metric, averaged over the inputs, whose best weights are in ``model``. ``loss`` is the
             stage's own on the held-out photos; PSNR and SSIM would choose a denoiser that is hardly trained.
+        timesteps: of the denoiser: ``all``, or only the ``last``, which is the noisiest, for a model that restores in
+            one step; it is validated in one step, too.
     """
 
     max_steps: int
@@ -51,6 +53,7 @@ class StageConfig:
     ema_decay: float = 0.999
     lpips_weight: float = 0.0
     best_metric: Literal["loss", "psnr", "ssim"] = "loss"
+    timesteps: Literal["all", "last"] = "all"
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "gradient_accumulation"):
@@ -68,14 +71,22 @@ class TrainConfig:
     """A whole run.
 
     Attributes:
-        output_dir: for ``model`` (the best), ``model_last``, ``checkpoints``, ``samples`` and ``logs``.
+        output_dir: for ``model`` (the best), ``model_last``, ``checkpoints``, ``samples`` and ``logs``; where several
+            machines train together, a folder that all of them see.
         stage: ``sr_net`` trains g, ``unet`` the denoiser for a g that exists, ``both`` one after the other.
         sr_net_from: folder of the g that the denoiser is trained for, or of a pipeline with it; None for
             ``output_dir/model``.
+        init_from: what to start from instead of random weights: a model folder, a Hub repository id, or a published
+            pair ``DENOISER.pth,SR_NET.pth``. Its networks must be those of the configuration. With stage ``unet`` its g
+            is the one trained for, unless ``sr_net_from`` names another.
         scale: super-resolution factor s.
         seed: decides the initial weights, the order of the images, crops, degradations, noise and timesteps.
         mixed_precision: what the networks compute in; the weights stay float32.
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+        compile: ``torch.compile`` the network that is trained; minutes at the start, faster steps after that.
+        channels_last: keep images and convolution weights in the memory format that most devices compute faster in.
+        tf32: multiply float32 matrices in TensorFloat-32 (11 bits) on NVIDIA GPUs that can; degradations never do.
+        trackers: where losses, rates and images go, beside the log; W&B takes WANDB_MODE, WANDB_PROJECT and so on.
         log_every: optimiser steps between two lines of the log.
         validate_every: optimiser steps between validations with sample images; 0 only at the end.
         checkpoint_every: optimiser steps between checkpoints; 0 only at the end.
@@ -90,10 +101,15 @@ class TrainConfig:
     unet_training: StageConfig
     stage: Literal["sr_net", "unet", "both"] = "both"
     sr_net_from: Path | None = None
+    init_from: str | None = None
     scale: int = 4
     seed: int = 0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     gradient_checkpointing: bool = False
+    compile: bool = False
+    channels_last: bool = True
+    tf32: bool = False
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     log_every: int = 50
     validate_every: int = 1000
     checkpoint_every: int = 1000
@@ -106,9 +122,14 @@ class TrainConfig:
         _require(self.scale in (1, 2, 4, 8), f"scale must be 1, 2, 4 or 8, not {self.scale}")
         for name in ("seed", "validate_every", "checkpoint_every"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
+        _require(len(set(self.trackers)) == len(self.trackers), f"trackers names one twice: {', '.join(self.trackers)}")
         _require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
         limit = self.checkpoints_total_limit
         _require(limit is None or limit >= 1, f"checkpoints_total_limit must be at least 1 or null, not {limit}")
+        _require(
+            self.sr_net_training.timesteps == "all",
+            "sr_net_training.timesteps: the SR network has no timesteps; set unet_training.timesteps",
+        )
         self._check_crops()
 
     def _check_crops(self) -> None:

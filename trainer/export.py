@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+from trainer.folders import partial_folder, replace_folder
 from trainer.typed_yaml import ConfigError
 from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
 
 Network = TypeVar("Network", ATDModel, UPSRUNet)
 
 
-def replace_folder(new: Path, folder: Path) -> None:
-    """Put the complete folder ``new`` in the place of ``folder``, which is never seen half-written."""
-    if folder.exists():
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old)
-    else:
-        new.rename(folder)
-
-
 def export(folder: Path, sr_net: ATDModel, unet: UPSRUNet | None, scheduler: UNWScheduler) -> None:
     """Write a pipeline's folder; without a denoiser yet, just its ``sr_net``."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_folder(folder)
     if unet is None:
         _contiguous(sr_net).save_pretrained(partial / "sr_net")
     else:
@@ -58,4 +45,4 @@ def load_sr_net(folder: Path) -> ATDModel:
         sr_net = ATDModel.from_pretrained(source)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ConfigError(f"{source}: can not be loaded: {' '.join(str(error).split())}") from error
-    return sr_net.to(memory_format=torch.channels_last)
+    return sr_net

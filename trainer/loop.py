@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
-import signal
 import time
-from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -16,52 +15,21 @@ from accelerate import Accelerator
 
 from trainer.batches import Batches, derived_seed
 from trainer.checkpointing import Progress, load_checkpoint, save_checkpoint
-from trainer.config import STAGES, StageConfig, TrainConfig
+from trainer.config import STAGES, TrainConfig
 from trainer.ema import EMA
+from trainer.evaluation import Evaluation
+from trainer.folders import remove_leftovers
+from trainer.meter import Meter
+from trainer.optimization import learning_rate, make_optimizer
+from trainer.sharding import check_launch, whole
 from trainer.stages import Stage
-from trainer.validation import Scores, Validation, save_png
+from trainer.stop_signals import StopSignals
 
 logger = logging.getLogger("trainer")
 
 
 class DivergedError(RuntimeError):
     """The weights are lost; the message is one line."""
-
-
-class StopSignals:
-    """Turns Ctrl-C and SIGTERM into a request that the loop honours at its next step.
-
-    A launcher may pass on the signal that the terminal has sent already, so a second one is no stronger.
-    """
-
-    def __init__(self) -> None:
-        self.received = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
-
-
-def learning_rate(config: StageConfig, step: int) -> float:
-    """Learning rate of optimiser step ``step``, counted from 0: linear warm-up, then constant or a cosine."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    if config.lr_schedule == "constant":
-        return config.lr
-    progress = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
-    share = config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
-    return config.lr * share
 
 
 class StageTrainer:
@@ -71,32 +39,36 @@ class StageTrainer:
         config: the whole run.
         stage: the network and its losses.
         accelerator: with the gradient accumulation of this stage.
+
+    Raises:
+        ConfigError: images that can not be used, or a way of launching that is not supported.
     """
 
     def __init__(self, config: TrainConfig, stage: Stage[Any], accelerator: Accelerator):
+        check_launch(accelerator, config)
         self.config, self.stage, self.accelerator = config, stage, accelerator
         self.training = config.training(stage.name)
         self.folder = config.output_dir
+        self.checkpoints = config.output_dir / "checkpoints" / stage.name
         self.seed = derived_seed(config.seed, STAGES.index(stage.name))
         device = accelerator.device
+        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
 
         network = stage.build_model()
+        architecture = {key: value for key, value in network.config.items() if not key.startswith("_")}
+        network.to(memory_format=memory_format)
+        # Beside the accelerator: what is validated and exported, filled with the averaged weights when it is needed.
+        self._averaged = copy.deepcopy(network).eval().requires_grad_(False) if accelerator.is_main_process else None
         if config.gradient_checkpointing:
             network.enable_gradient_checkpointing()
-        architecture = {key: value for key, value in network.config.items() if not key.startswith("_")}
-        self.progress = Progress(stage.name, architecture)
         network.to(device)
-        self.ema = EMA(network, self.training.ema_decay)
-        # The fused implementation is several times faster on CPU, too.
-        optimizer = torch.optim.AdamW(
-            network.parameters(),
-            lr=self.training.lr,
-            weight_decay=self.training.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
-        self.model, self.optimizer = accelerator.prepare(network, optimizer)
+        if config.compile:
+            # In place, where `torch.compile` would put a wrapper with other weight names around it.
+            network.compile()
+        self.model, self.optimizer = accelerator.prepare(network, make_optimizer(network, self.training, device))
+        self.ema = EMA(accelerator.unwrap_model(self.model), self.training.ema_decay)
         accelerator.register_for_checkpointing(self.ema)
-        stage.to(device)
+        stage.to(device, memory_format)
 
         self.batches = Batches(
             config.data,
@@ -106,27 +78,43 @@ class StageTrainer:
             device,
             accelerator.process_index,
             accelerator.num_processes,
+            memory_format,
         )
-        self.validation: Validation | None = None
+        order = {"images": len(self.batches.source), "images per step": self.images_per_step, "seed": config.seed}
+        self.progress = Progress(stage.name, architecture, order=order)
+        self.evaluation: Evaluation | None = None
         if config.data.has_validation and accelerator.is_main_process:
-            self.validation = Validation(config.data, config.scale, config.seed, device)
-        self._baselines: dict[str, tuple[dict[str, Scores], dict[str, torch.Tensor]]] = {}
+            self.evaluation = Evaluation(config, stage, accelerator, self.seed)
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of one optimiser step, over all processes and micro-steps."""
+        return self.training.batch_size * self.training.gradient_accumulation * self.accelerator.num_processes
 
     def run(self, checkpoint: Path | None) -> bool:
         """Train, then validate, save and export. False: interrupted, and only a checkpoint was saved."""
+        device = self.accelerator.device
+        # Dropout knows no other generator. Each process drops something else.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(derived_seed(self.seed, self.accelerator.process_index))
+            return self._run(checkpoint)
+
+    def _run(self, checkpoint: Path | None) -> bool:
+        if self.accelerator.is_main_process:
+            remove_leftovers(self.checkpoints)
         if checkpoint is not None:
-            self.progress = load_checkpoint(self.accelerator, checkpoint, self.progress.architecture, self.batches.pool)
-            self._log(f"resumed from {checkpoint}")
+            self._resume(checkpoint)
         config, progress = self.config, self.progress
         progress.finished = False
+        # A shard's own count is that of the whole weight.
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self._log(
             f"{parameters:,} parameters, {len(self.batches.source)} images, "
-            f"steps {progress.step} to {self.training.max_steps}"
+            f"{self.accelerator.num_processes} processes, steps {progress.step} to {self.training.max_steps}"
         )
         start, minutes_before = time.monotonic(), progress.minutes
         batches = self.batches.from_micro_step(progress.step * self.training.gradient_accumulation)
-        meter = _Meter()
+        meter = Meter()
         validated = -1
         self.model.train()
         with StopSignals() as signals:
@@ -134,20 +122,18 @@ class StageTrainer:
                 self._step(batches, meter)
                 minutes = (time.monotonic() - start) / 60
                 progress.minutes = minutes_before + minutes
-                progress.finished = self._any(
-                    self.training.max_minutes is not None and minutes >= self.training.max_minutes
-                )
+                late = self.training.max_minutes is not None and minutes >= self.training.max_minutes
+                progress.finished, interrupted = self._any(late, signals.received)
                 if progress.step % config.log_every == 0:
                     self._log_step(meter)
                 if config.validate_every and progress.step % config.validate_every == 0:
                     self._validate()
                     validated = progress.step
-                if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
-                    self._save()
-                if self._any(signals.received):
+                if interrupted or (config.checkpoint_every and progress.step % config.checkpoint_every == 0):
                     path = self._save()
-                    self._log(f"interrupted; go on with --resume {path}")
-                    return False
+                    if interrupted:
+                        self._log(f"interrupted; go on with --resume {path}")
+                        return False
             progress.finished = True
             if validated != progress.step:
                 self._validate()
@@ -156,7 +142,23 @@ class StageTrainer:
         self._log(f"finished after {progress.minutes:.1f} minutes; model in {self.folder / 'model'}")
         return True
 
-    def _step(self, batches: Any, meter: _Meter) -> None:
+    def _resume(self, checkpoint: Path) -> None:
+        order = self.progress.order
+        self.progress = load_checkpoint(self.accelerator, checkpoint, self.progress.architecture, self.batches.pool)
+        self._log(f"resumed from {checkpoint}")
+        changes = [
+            f"{name} {self.progress.order[name]} then, {value} now"
+            for name, value in order.items()
+            if self.progress.order.get(name, value) != value
+        ]
+        if changes and self.accelerator.is_main_process:
+            logger.warning(
+                "%s %d: not an exact continuation, as images come in another order (%s)",
+                self.stage.name, self.progress.step, "; ".join(changes),
+            )  # fmt: skip
+        self.progress.order = order
+
+    def _step(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], meter: Meter) -> None:
         """One optimiser step."""
         accelerator, step = self.accelerator, self.progress.step
         rate = learning_rate(self.training, step)
@@ -166,16 +168,14 @@ class StageTrainer:
             waiting = time.monotonic()
             lr, hr = next(batches)
             meter.waited(time.monotonic() - waiting)
-            micro_step = step * self.training.gradient_accumulation + micro
-            seed = derived_seed(self.seed, micro_step, accelerator.process_index)
-            generator = torch.Generator().manual_seed(seed)
+            generators = self._generators(step * self.training.gradient_accumulation + micro)
             with accelerator.accumulate(self.model), accelerator.autocast():
-                losses = self.stage.losses(self.model, lr, hr, generator)
+                losses = self.stage.losses(self.model, lr, hr, generators)
                 accelerator.backward(losses["loss"])
                 if accelerator.sync_gradients:
                     limit = self.training.max_grad_norm
                     norm = accelerator.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
-                    meter.add({"grad_norm": norm})
+                    meter.add({"grad_norm": whole(norm)})
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             meter.add({name: value.detach() for name, value in losses.items()})
@@ -183,125 +183,79 @@ class StageTrainer:
         self.progress.step += 1
         meter.stepped()
 
-    def _any(self, flag: bool) -> bool:
-        """Whether any process says so: they must all stop at the same step."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        flags = torch.tensor(float(flag), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flags, "sum").item() > 0)
+    def _generators(self, micro_step: int) -> list[torch.Generator]:
+        """One for each sample, by its place in the order of all samples: alike for any number of processes."""
+        size = self.training.batch_size
+        first = (micro_step * self.accelerator.num_processes + self.accelerator.process_index) * size
+        return [torch.Generator().manual_seed(derived_seed(self.seed, first + i)) for i in range(size)]
 
-    def _log_step(self, meter: _Meter) -> None:
-        values, timing = meter.read()
-        if not math.isfinite(values["loss"]):
+    def _any(self, *flags: bool) -> list[bool]:
+        """For each, whether any process says so: they must all stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return list(flags)
+        counts = torch.tensor([float(flag) for flag in flags], device=self.accelerator.device)
+        return [count > 0 for count in self.accelerator.reduce(counts, "sum").tolist()]
+
+    def _log_step(self, meter: Meter) -> None:
+        reading = meter.read(self.accelerator)
+        loss = reading.means["loss"]
+        if not math.isfinite(loss):
             raise DivergedError(
-                f"{self.stage.name}: the loss is {values['loss']} at step {self.progress.step}; lower "
+                f"{self.stage.name}: the loss is {loss} at step {self.progress.step}; lower "
                 f"{self.stage.name}_training.lr, set max_grad_norm, or go on from an older checkpoint"
             )
         rate = learning_rate(self.training, self.progress.step - 1)
-        images = self.training.batch_size * self.training.gradient_accumulation * self.accelerator.num_processes
-        seconds = timing["seconds_per_step"]
+        seconds = reading.seconds_per_step
+        speed, memory = self.images_per_step / seconds, reading.memory / 2**30
         remaining = (self.training.max_steps - self.progress.step) * seconds / 60
-        means = ", ".join(f"{name} {value:.5f}" for name, value in values.items())
+        means = ", ".join(f"{name} {value:.5f}" for name, value in reading.means.items())
         self._log(
-            f"{means}, lr {rate:.2e}, {seconds:.3f} s/step ({timing['data_share']:.0%} data), "
-            f"{images / seconds:.1f} images/s, {remaining:.0f} min to go"
+            f"{means}, lr {rate:.2e}, {seconds:.3f} s/step ({reading.data_share:.0%} data), "
+            f"{speed:.1f} images/s, {memory:.2f} GiB, {remaining:.0f} min to go"
         )
-        scalars = {f"train/{name}": value for name, value in {**values, "lr": rate, **timing}.items()}
-        self.accelerator.log(scalars, step=self.progress.step)
+        scalars = {
+            **reading.means,
+            "lr": rate,
+            "seconds_per_step": seconds,
+            "data_share": reading.data_share,
+            "images_per_second": speed,
+            "memory_gib": memory,
+        }
+        self.accelerator.log({f"train/{name}": value for name, value in scalars.items()}, step=self.progress.step)
 
     def _validate(self) -> None:
         """Score the averaged weights, show samples, and export them if they are the best so far."""
-        if self.accelerator.is_main_process:
+        self.ema.copy_to(self._averaged)
+        if self._averaged is not None:
             better = True
-            if self.validation is not None:
-                better = self._score(self.validation)
+            if self.evaluation is not None:
+                better = self._evaluate(self.evaluation)
             if better:
-                self._export("model")
+                self.stage.export(self.folder / "model", self._averaged)
         self.accelerator.wait_for_everyone()
 
-    def _score(self, validation: Validation) -> bool:
+    def _evaluate(self, evaluation: Evaluation) -> bool:
         """Whether this is the best score so far."""
-        if not self._baselines:
-            self._baselines["bicubic"] = validation.run(validation.bicubic)
-            for method, upscaler in self.stage.references().items():
-                self._baselines[method] = validation.run(upscaler)
-        result = validation.run(self.stage.upscaler(self.ema.model))
-        for kind in validation.lr:
-            result[0][kind]["loss"] = self._held_out_loss(validation, kind)
-        results = {**self._baselines, self.stage.method: result}
-
-        step = self.progress.step
-        scalars = {}
-        for kind in validation.lr:
-            for method, (scores, _) in results.items():
-                values = ", ".join(f"{metric} {value:.4f}" for metric, value in scores[kind].items())
-                self._log(f"validation, {kind} input, {method}: {values}")
-                scalars.update({f"{kind}_{metric}/{method}": value for metric, value in scores[kind].items()})
-            columns = [images[kind] for method, (_, images) in results.items() if method != "bicubic"]
-            grid = validation.grid(kind, columns)
-            save_png(grid, self.folder / "samples" / self.stage.name / f"{kind}_step-{step:08d}.png")
-            tracker = self.accelerator.get_tracker("tensorboard")
-            tracker.log_images({f"samples/{kind}": grid[None].numpy()}, step=step, dataformats="NCHW")
-        self.accelerator.log(scalars, step=step)
-
-        metric = self.training.best_metric
-        score = sum(scores[metric] for scores in result[0].values()) / len(result[0])
-        if metric == "loss":
-            score = -score
-        best = self.progress.best_score is None or score > self.progress.best_score
+        assert self._averaged is not None
+        progress = self.progress
+        self._averaged.to(self.accelerator.device)
+        report = evaluation.run(self._averaged, progress.step)
+        self._averaged.to("cpu")
+        score = evaluation.score(report, self.training.best_metric)
+        best = progress.best_score is None or score > progress.best_score
         if best:
-            self.progress.best_score, self.progress.best_step = score, step
+            progress.best_score, progress.best_step, progress.best_scores = score, progress.step, report
         return best
 
-    @torch.no_grad()
-    def _held_out_loss(self, validation: Validation, kind: str) -> float:
-        """The stage's loss of the averaged weights on held-out pairs, with the same noise and timesteps every time."""
-        generator = torch.Generator().manual_seed(self.seed)
-        total = 0.0
-        for lr, hr in validation.pairs(kind):
-            with self.accelerator.autocast():
-                total += len(lr) * self.stage.losses(self.ema.model, lr, hr, generator)["loss"].item()
-        return total / len(validation.hr)
-
     def _export(self, name: str) -> None:
-        if self.accelerator.is_main_process:
-            self.stage.export(self.folder / name, self.ema.model)
+        self.ema.copy_to(self._averaged)
+        if self._averaged is not None:
+            self.stage.export(self.folder / name, self._averaged)
 
     def _save(self) -> Path:
-        folder = self.folder / "checkpoints" / self.stage.name
         keep = self.config.checkpoints_total_limit
-        return save_checkpoint(self.accelerator, folder, self.progress, self.batches.pool, keep)
+        return save_checkpoint(self.accelerator, self.checkpoints, self.progress, self.batches.pool, keep)
 
     def _log(self, message: str) -> None:
         if self.accelerator.is_main_process:
             logger.info("%s %d: %s", self.stage.name, self.progress.step, message)
-
-
-class _Meter:
-    """Means of losses and times since it was last read; tensors stay on their device until then."""
-
-    def __init__(self) -> None:
-        self._reset()
-
-    def _reset(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._counts: dict[str, int] = defaultdict(int)
-        self._steps, self._waited, self._since = 0, 0.0, time.monotonic()
-
-    def add(self, values: dict[str, torch.Tensor]) -> None:
-        for name, value in values.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.float()
-            self._counts[name] += 1
-
-    def waited(self, seconds: float) -> None:
-        self._waited += seconds
-
-    def stepped(self) -> None:
-        self._steps += 1
-
-    def read(self) -> tuple[dict[str, float], dict[str, float]]:
-        values = {name: total.item() / self._counts[name] for name, total in self._sums.items()}
-        seconds = time.monotonic() - self._since
-        timing = {"seconds_per_step": seconds / self._steps, "data_share": self._waited / seconds}
-        self._reset()
-        return values, timing

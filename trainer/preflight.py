@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 
 from trainer.config import TrainConfig
 from trainer.degradations import Degradation
 from trainer.export import load_sr_net
+from trainer.initial_weights import initial_pipeline
 from trainer.losses import LPIPSLoss
 from trainer.sources.opening import training_source, validation_source
+from trainer.tracking import check_trackers
 from trainer.typed_yaml import ConfigError
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 
 
 def preflight(config: TrainConfig) -> None:
     """Raise ConfigError for what can be known to fail before any training."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError('tensorboard is not installed; run: pip install "upsr[train]"')
+    check_trackers(config)
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("mixed_precision: fp16 needs a CUDA device; use no or bf16")
     check_data(config)
     _check_networks(config)
     for stage in config.stages:
         load_lpips(config.training(stage).lpips_weight, f"{stage}_training.lpips_weight")
-    if config.stage == "unet":
+    if config.init_from is not None:
+        initial_pipeline(config)
+    if config.stage == "unet" and (config.init_from is None or config.sr_net_from is not None):
         load_sr_net(config.sr_net_folder)
 
 

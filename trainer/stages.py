@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from trainer.config import TrainConfig
 from trainer.export import export
+from trainer.initial_weights import initial_pipeline
 from trainer.losses import LPIPSLoss
 from trainer.validation import Upscaler, pipeline_upscaler, sr_upscaler
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
@@ -43,13 +45,15 @@ class Stage(ABC, Generic[Network]):
         """The network with its initial weights."""
 
     @abstractmethod
-    def losses(self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator) -> Losses:
+    def losses(
+        self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> Losses:
         """Scalar losses of a batch; ``"loss"`` is the one to minimise.
 
         Args:
             model: what `build_model` gave, perhaps wrapped for distributed training.
             lr, hr: (B,3,h,w) and (B,3,s*h,s*w) in [0,1].
-            generator: on the CPU, so that every kind of device draws the same.
+            generators: one for each sample, on the CPU, so that every kind of device draws the same.
         """
 
     @abstractmethod
@@ -64,8 +68,8 @@ class Stage(ABC, Generic[Network]):
     def export(self, folder: Path, network: Network) -> None:
         """Write the folder that others load."""
 
-    def to(self, device: torch.device) -> None:
-        """Move all that the losses need."""
+    def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
+        """Move all that the losses need; ``memory_format`` is that of the networks."""
         if self.lpips is not None:
             self.lpips.to(device)
 
@@ -77,11 +81,16 @@ class SRNetStage(Stage[ATDModel]):
 
     def build_model(self) -> ATDModel:
         """g with its initial weights."""
-        return build_seeded(ATDModel, self.config.sr_net_arguments, self.config.seed)
+        network = build_seeded(ATDModel, self.config.sr_net_arguments, self.config.seed)
+        if self.config.init_from is not None:
+            network.load_state_dict(initial_pipeline(self.config).sr_net.state_dict())
+        return network
 
-    def losses(self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator) -> Losses:
+    def losses(
+        self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> Losses:
         """``l1``, ``lpips`` where it is wanted, and ``loss``; see `Stage.losses`. Nothing is random here."""
-        del generator
+        del generators
         sr = model(lr, return_dict=False)[0].float()
         weight = self.config.sr_net_training.lpips_weight
         return _add_lpips({"l1": F.l1_loss(sr, hr)}, self.lpips, weight, 2 * sr - 1, 2 * hr - 1)
@@ -111,13 +120,19 @@ class DenoiserStage(Stage[UPSRUNet]):
 
     def build_model(self) -> UPSRUNet:
         """The denoiser with its initial weights."""
-        return build_seeded(UPSRUNet, self.config.unet_arguments, self.config.seed)
+        network = build_seeded(UPSRUNet, self.config.unet_arguments, self.config.seed)
+        if self.config.init_from is not None:
+            network.load_state_dict(initial_pipeline(self.config).unet.state_dict())
+        return network
 
-    def losses(self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generator: torch.Generator) -> Losses:
+    def losses(
+        self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> Losses:
         """``mse``, ``lpips`` where it is wanted, and ``loss``; see `Stage.losses`."""
         x0 = 2 * hr - 1
-        t = torch.randint(len(self.scheduler), (len(hr),), generator=generator)
-        noise = torch.randn(hr.shape, generator=generator).to(hr.device)
+        first = len(self.scheduler) - 1 if self.config.unet_training.timesteps == "last" else 0
+        t = torch.cat([torch.randint(first, len(self.scheduler), (1,), generator=one) for one in generators])
+        noise = torch.stack([torch.randn(hr.shape[1:], generator=generator) for generator in generators]).to(hr.device)
         arguments = self.config.unet_arguments
         with_sr = arguments["cond_channels"] > arguments["in_channels"]
         sample, condition = noisy_input(self.sr_net, self.scheduler, lr, x0, noise, t, with_sr)
@@ -127,7 +142,8 @@ class DenoiserStage(Stage[UPSRUNet]):
 
     def upscaler(self, network: UPSRUNet) -> Upscaler:
         """The whole pipeline."""
-        return pipeline_upscaler(network, self.sr_net, self.scheduler)
+        steps = 1 if self.config.unet_training.timesteps == "last" else None
+        return pipeline_upscaler(network, self.sr_net, self.scheduler, steps)
 
     def references(self) -> dict[str, Upscaler]:
         """g, which is frozen."""
@@ -137,10 +153,10 @@ class DenoiserStage(Stage[UPSRUNet]):
         """The whole pipeline."""
         export(folder, self.sr_net, network, self.scheduler)
 
-    def to(self, device: torch.device) -> None:
+    def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
         """Move all that the losses need."""
-        super().to(device)
-        self.sr_net.to(device)
+        super().to(device, memory_format)
+        self.sr_net.to(device, memory_format=memory_format)
 
 
 @torch.no_grad()
@@ -177,11 +193,11 @@ def noisy_input(
 
 
 def build_seeded(cls: type[Network], arguments: dict[str, Any], seed: int) -> Network:
-    """A network whose initial weights depend on the seed alone, in the memory format convolutions like."""
+    """A network whose initial weights depend on the seed alone."""
     # torch's initialisers draw from the global generator only: its state is put back afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return cls(**arguments).to(memory_format=torch.channels_last)
+        return cls(**arguments)
 
 
 def _add_lpips(

@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,27 @@ if __name__ == "__main__":
     # modules beside this one from shadowing libraries.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import torch
 import yaml
-from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate import Accelerator, PartialState
+from accelerate.utils import ProjectConfiguration, parse_flag_from_env
 
-from trainer.checkpointing import list_checkpoints, read_progress
+from trainer.checkpointing import Progress, list_checkpoints, read_progress
 from trainer.config import TrainConfig, load_config
 from trainer.export import load_sr_net
+from trainer.folders import restore_replaced
+from trainer.hub import prepare_repository, upload
+from trainer.initial_weights import initial_pipeline
 from trainer.loop import DivergedError, StageTrainer
+from trainer.model_card import model_card
 from trainer.preflight import load_lpips, preflight
 from trainer.stages import DenoiserStage, SRNetStage, Stage
+from trainer.tracking import make_trackers, start_trackers
 from trainer.typed_yaml import ConfigError, to_plain
 
 logger = logging.getLogger("trainer")
+# How long processes wait for each other, and so for the first one's validation.
+PATIENCE = timedelta(hours=4)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,13 +43,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="train.py", description="Train a UPSR model on a folder of images.")
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see trainer/configs")
     parser.add_argument("--resume", metavar="latest|FOLDER", help="go on from the newest or the given checkpoint")
+    parser.add_argument("--init-from", metavar="SOURCE", help="start from these weights; short for init_from=SOURCE")
+    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the model to the Hugging Face Hub at the end")
+    parser.add_argument("--private", action="store_true", help="make that repository a private one, if it is new")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="values that replace the file's")
     arguments = parser.parse_intermixed_args(argv)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO)
     try:
-        config = load_config(arguments.config, arguments.overrides)
-        return run(config, arguments.resume)
+        flags = [f"init_from={arguments.init_from}"] if arguments.init_from else []
+        config = load_config(arguments.config, [*arguments.overrides, *flags])
+        return run(config, arguments.resume, arguments.push_to_hub, arguments.private)
     except ConfigError as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
@@ -49,12 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def run(config: TrainConfig, resume: str | None = None) -> int:
+def run(config: TrainConfig, resume: str | None = None, push_to_hub: str | None = None, private: bool = False) -> int:
     """Train the configured stages.
 
     Args:
         config: the whole run.
         resume: None starts anew, ``"latest"`` goes on from the newest checkpoint, else a checkpoint's folder.
+        push_to_hub: repository ``ORG/NAME`` to upload the model to; needs the denoiser's stage.
+        private: whether a new repository is private.
 
     Returns:
         0 when all stages have finished, 1 when it was interrupted.
@@ -62,22 +77,54 @@ def run(config: TrainConfig, resume: str | None = None) -> int:
     Raises:
         ConfigError: the run can not start.
     """
+    # PartialState does not look there by itself, as Accelerator does.
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
+    if not PartialState(on_cpu, timeout=PATIENCE).is_main_process:
+        logger.setLevel(logging.WARNING)
+    for folder in (config.output_dir, *(config.output_dir / "checkpoints" / name for name in config.stages)):
+        restore_replaced(folder)
     preflight(config)
+    if push_to_hub is not None:
+        if "unet" not in config.stages:
+            raise ConfigError("--push-to-hub: stage sr_net makes no whole model; use stage unet or both")
+        if PartialState().is_main_process:
+            prepare_repository(push_to_hub, private)
     todo = plan(config, resume)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     for name, checkpoint in todo:
         accelerator = make_accelerator(config, name)
+        plain = to_plain(config)
         if accelerator.is_main_process:
-            text = yaml.safe_dump(to_plain(config), sort_keys=False)
+            text = yaml.safe_dump(plain, sort_keys=False)
             (config.output_dir / "config.yaml").write_text(text, encoding="utf-8")
         stage = make_stage(config, name)
-        accelerator.init_trackers(name)
-        finished = StageTrainer(config, stage, accelerator).run(checkpoint)
-        accelerator.end_training()
+        start_trackers(accelerator, name, plain)
+        trainer = StageTrainer(config, stage, accelerator)
+        finished = trainer.run(checkpoint)
+        # Not end_training, which would also part the processes before the next stage.
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        accelerator.wait_for_everyone()
         accelerator.free_memory()
         if not finished:
             return 1
+        if name == "unet" and accelerator.is_main_process:
+            publish(config, trainer.progress, push_to_hub)
     return 0
+
+
+def publish(config: TrainConfig, progress: Progress, push_to_hub: str | None) -> None:
+    """Give the model its card, and upload both where that is wanted."""
+    folder = config.output_dir / "model"
+    step = progress.step if progress.best_step is None else progress.best_step
+    card = model_card(config, push_to_hub or str(folder), step, progress.best_scores)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    if push_to_hub is not None:
+        try:
+            logger.info("uploaded: %s", upload(folder, push_to_hub))
+        except OSError as error:
+            command = f"hf upload {push_to_hub} {folder}"
+            logger.error("the upload failed (%s); the model is whole, run: %s", " ".join(str(error).split()), command)
 
 
 def plan(config: TrainConfig, resume: str | None) -> list[tuple[str, Path | None]]:
@@ -96,6 +143,7 @@ def plan(config: TrainConfig, resume: str | None) -> list[tuple[str, Path | None
         if stage not in config.stages:
             raise ConfigError(f"{resume}: is a checkpoint of stage {stage}, but the configuration says {config.stage}")
         later = config.stages[config.stages.index(stage) + 1 :]
+        _refuse_later(Path(resume), [*checkpoints[stage], *(path for name in later for path in checkpoints[name])])
         return [(stage, Path(resume)), *((name, None) for name in later)]
     newest = {name: found[-1] if found else None for name, found in checkpoints.items()}
     if not any(newest.values()):
@@ -107,12 +155,22 @@ def plan(config: TrainConfig, resume: str | None) -> list[tuple[str, Path | None
     return [(name, newest[name]) for name in config.stages]
 
 
+def _refuse_later(resume: Path, checkpoints: list[Path]) -> None:
+    """What the resumed run would take for its own, being later, when it deletes old ones or is resumed again."""
+    chosen = read_progress(resume)
+    for path in checkpoints:
+        progress = read_progress(path)
+        if progress.stage != chosen.stage or progress.step > chosen.step:
+            raise ConfigError(f"{resume}: {path} is later; move or delete it, or choose another output_dir")
+
+
 def make_accelerator(config: TrainConfig, stage: str) -> Accelerator:
-    """Accelerator for one stage, which has its own gradient accumulation."""
+    """Accelerator for one stage, which has its own gradient accumulation; sets how float32 is multiplied, too."""
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     return Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.training(stage).gradient_accumulation,
-        log_with="tensorboard",
+        log_with=make_trackers(config, stage) or None,
         project_config=ProjectConfiguration(str(config.output_dir), logging_dir=str(config.output_dir / "logs")),
     )
 
@@ -122,6 +180,8 @@ def make_stage(config: TrainConfig, name: str) -> Stage[Any]:
     lpips = load_lpips(config.training(name).lpips_weight, f"{name}_training.lpips_weight")
     if name == "sr_net":
         return SRNetStage(config, lpips)
+    if config.stage == "unet" and config.init_from is not None and config.sr_net_from is None:
+        return DenoiserStage(config, lpips, initial_pipeline(config).sr_net)
     sr_net = load_sr_net(config.sr_net_folder)
     scale = sr_net.config["scale"]
     if scale != config.scale:
@@ -130,4 +190,7 @@ def make_stage(config: TrainConfig, name: str) -> Stage[Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == 0 and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    sys.exit(code)

@@ -34,7 +34,27 @@ def arguments_of(callable_: Callable[..., Any], *, without: Sequence[str] = ()) 
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file."""
+    """The mapping in a YAML file, over that of the file which its key ``base`` names, relative to it.
+
+    Raises:
+        ConfigError: a file that can not be read, or bases that go round in a circle.
+    """
+    return _load_over_base(path, ())
+
+
+def _load_over_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: is its own base, by way of {', '.join(file.name for file in seen)}")
+    content = _load_mapping(path)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be the path of a YAML file, not {base!r}")
+    return merged(_load_over_base(path.parent / base, (*seen, path.resolve())), content)
+
+
+def _load_mapping(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -47,8 +67,13 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """``content`` with ``section.key=value`` applied; values are YAML, as in ``[1,2]`` or ``null``."""
+    """``content`` with ``section.key=value`` applied; values are YAML, as in ``[1,2]`` or ``null``.
+
+    Raises:
+        ConfigError: an override that can not be read, or two of one key.
+    """
     result = dict(content)
+    given: dict[str, str] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -57,6 +82,12 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"{override!r}: the value is not YAML; quote it") from error
+        if key in given:
+            raise ConfigError(
+                f"{key}: is given twice, as {given[key]!r} and {text!r}; give one value, in quotes where the shell "
+                "would expand it, as it does {0..9}"
+            )
+        given[key] = text
         *sections, name = key.split(".")
         target = result
         for section in sections:

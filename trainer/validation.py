@@ -14,9 +14,11 @@ from trainer.data import ValidationDataset
 from trainer.data_config import DataConfig
 from trainer.degradation_config import DEGRADATION_PRESETS
 from trainer.degradations import Degradation
+from trainer.losses import LPIPSLoss
 from trainer.metrics import fine_detail_ratio, psnr, ssim
 from trainer.sources.opening import validation_source
 from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
+from upsr_core.image_io import quantise
 from upsr_core.uncertainty import upsample
 
 # (B,3,h,w) and the images' seeds -> (B,3,s*h,s*w), both in [0,1].
@@ -37,14 +39,16 @@ class Validation:
         scale: super-resolution factor.
         seed: decides the degradations and the noise that the denoiser starts from, alike at every validation.
         device: where it runs.
+        lpips: to score with, or None to do without.
     """
 
-    def __init__(self, data: DataConfig, scale: int, seed: int, device: torch.device):
+    def __init__(self, data: DataConfig, scale: int, seed: int, device: torch.device, lpips: LPIPSLoss | None = None):
         source = validation_source(data, scale)
         assert source is not None
         photos = ValidationDataset(source, scale, crop_size=data.val_size, limit=data.val_images, seed=seed)
         items = [photos[i] for i in range(len(photos))]
         self.scale, self.device = scale, device
+        self.lpips = None if lpips is None else lpips.to(device)
         self.seeds = [item["seed"] for item in items]
         self.hr = torch.stack([item["hr"] for item in items])
         if source.paired:
@@ -77,11 +81,23 @@ class Validation:
         return torch.cat(parts)
 
     def _scores(self, images: torch.Tensor) -> Scores:
-        return {
+        scores = {
             "psnr": psnr(images, self.hr, self.scale).mean().item(),
             "ssim": ssim(images, self.hr, self.scale).mean().item(),
             "fine_detail": fine_detail_ratio(images, self.hr).mean().item(),
         }
+        if self.lpips is not None:
+            scores["lpips"] = self._lpips_score(self.lpips, images)
+        return scores
+
+    @torch.no_grad()
+    def _lpips_score(self, lpips: LPIPSLoss, images: torch.Tensor) -> float:
+        """Mean over the photos, of what 8-bit files would hold."""
+        total = 0.0
+        for image, hr in zip(images, self.hr, strict=True):
+            pair = (quantise(x[None], 255).to(self.device) / 127.5 - 1 for x in (image, hr))
+            total += lpips(*pair).item()
+        return total / len(images)
 
     def grid(self, kind: str, columns: list[torch.Tensor]) -> torch.Tensor:
         """(3,H,W): a row for each of the first photos, LR, the given images and HR beside each other."""
@@ -101,15 +117,15 @@ def sr_upscaler(sr_net: ATDModel) -> Upscaler:
     return upscale
 
 
-def pipeline_upscaler(unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler) -> Upscaler:
-    """The whole pipeline with all steps; each photo has noise of its own, the same every time."""
+def pipeline_upscaler(unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler, steps: int | None = None) -> Upscaler:
+    """The whole pipeline, in all steps or so many; each photo has noise of its own, the same every time."""
     # The pipeline selects steps: let it do so with a scheduler that training does not use.
     pipe = UPSRPipeline(unet, sr_net, UNWScheduler.from_config(scheduler.config))
     pipe.set_progress_bar_config(disable=True)
 
     def upscale(lr: torch.Tensor, seeds: list[int]) -> torch.Tensor:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return pipe(lr, generator=generators, tile_size=0, output_type="pt", return_dict=False)[0]
+        return pipe(lr, steps, generator=generators, tile_size=0, output_type="pt", return_dict=False)[0]
 
     return upscale
 

@@ -87,7 +87,7 @@ def test_changes_to_a_preset_keep_the_rest_of_it(minimal: Path) -> None:
         ("optimizer.lr=1", r"^optimizer: no such key"),
         ("data.degradation.first.blur.sigmas=[1,2]", r"did you mean data\.degradation\.first\.blur\.sigma\?$"),
         ("data.degradation.bicubic_prob=2", r"^data\.degradation: .*bicubic_prob must lie in \[0, 1\]"),
-        ("data.preset=milt", r"^data: preset must be one of upsr, mild, bicubic, not 'milt'$"),
+        ("data.preset=milt", r"^data: preset must be one of upsr, real-esrgan, resshift, mild, bicubic, not 'milt'$"),
         ("sr_net_training.lr=fast", r"^sr_net_training\.lr: must be a number, not 'fast'$"),
         ("sr_net_training.lr=.nan", r"^sr_net_training\.lr: must be a number, not nan$"),
         ("sr_net_training.lr=-1", r"^sr_net_training: lr must be above 0, not -1\.0$"),
@@ -104,6 +104,8 @@ def test_changes_to_a_preset_keep_the_rest_of_it(minimal: Path) -> None:
         ("data=null", r"^data: must be a section of keys and values, not None$"),
         ("output_dir.x=1", r"output_dir is a value, not a section$"),
         ("seed", r"^'seed': an override must read key=value"),
+        ("trackers=[wandb,wandb]", r"^trackers names one twice: wandb, wandb$"),
+        ("trackers=[mlflow]", r"^trackers\[0\]: must be one of tensorboard, wandb, not 'mlflow'$"),
         ("scale=3", r"^scale must be 1, 2, 4 or 8, not 3$"),
         ("data.hr_size=250", r"^data\.hr_size 250 must be a multiple of scale 4$"),
         ("data.hr_size=192", r"^data\.hr_size / scale = 48 must be a multiple of .* = 64$"),
@@ -114,6 +116,14 @@ def test_mistakes_are_named_in_one_line(minimal: Path, override: str, message: s
     with pytest.raises(ConfigError, match=message) as error:
         load_config(minimal, [override])
     assert "\n" not in str(error.value)
+
+
+def test_a_key_that_is_given_twice_is_refused(minimal: Path) -> None:
+    # What a shell makes of data.train_shards=photos-{000..001}.tar
+    expanded = ["data.train_shards=photos-000.tar", "data.train_shards=photos-001.tar"]
+    message = r"^data\.train_shards: is given twice, as 'photos-000\.tar' and 'photos-001\.tar'; .* in quotes"
+    with pytest.raises(ConfigError, match=message):
+        load_config(minimal, expanded)
 
 
 def test_missing_keys_and_unreadable_files_are_named(tmp_path: Path, minimal: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.trainer.runs import environment, launch
 from trainer.checkpointing import list_checkpoints, read_progress
 from trainer.config import TrainConfig, load_config
 from trainer.train import main
@@ -67,33 +67,6 @@ def smoke(photos: Path, tmp_path: Path) -> Path:
     return path
 
 
-def launch(*arguments: str | Path) -> list[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "1",
-        "--num_machines",
-        "1",
-    ]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
-    return [*command, str(ROOT / "trainer" / "train.py"), *map(str, arguments)]
-
-
-def environment() -> dict[str, str]:
-    """Without this repository on the path, as for an uninstalled clone."""
-    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-
-
-def assert_same_tensors(first: Path, second: Path) -> None:
-    a, b = load_file(first), load_file(second)
-    assert a.keys() == b.keys()
-    different = [key for key in a if not torch.equal(a[key], b[key])]
-    assert not different
-
-
 def test_accelerate_launch_trains_both_networks_and_leaves_a_pipeline(smoke: Path, tmp_path: Path) -> None:
     command = launch("--config", smoke, "sr_net_training.max_steps=2", "unet_training.max_steps=2")
     result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
@@ -115,27 +88,6 @@ def test_accelerate_launch_trains_both_networks_and_leaves_a_pipeline(smoke: Pat
     assert written == load_config(smoke, ["sr_net_training.max_steps=2", "unet_training.max_steps=2"])
     assert not list(run.rglob("*.partial"))
     assert not list(run.rglob("*.old"))
-
-
-@pytest.mark.parametrize("stage", ["sr_net", "unet"])
-def test_four_steps_are_two_and_a_resume_and_two(smoke: Path, tmp_path: Path, stage: str) -> None:
-    g = tmp_path / "g"
-    ATDModel(**SMOKE["sr_net"], scale=4).save_pretrained(g)
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
-    common = ["--config", str(smoke), f"stage={stage}", f"sr_net_from={g}", "data.pool_size=3", "data.val_dir=null"]
-    common.append(f"{stage}_training.gradient_accumulation=2")
-    assert main([*common, f"output_dir={whole}"]) == 0
-    assert main([*common, f"output_dir={halves}", f"{stage}_training.max_steps=2"]) == 0
-    # More workers must not change anything either.
-    assert main([*common, f"output_dir={halves}", "data.num_workers=1", "--resume", "latest"]) == 0
-
-    last = Path("checkpoints", stage, "step-00000004")
-    assert_same_tensors(whole / last / "model.safetensors", halves / last / "model.safetensors")
-    weights = Path("model_last", stage, "diffusion_pytorch_model.safetensors")
-    assert_same_tensors(whole / weights, halves / weights)
-    first, second = (torch.load(run / last / "optimizer.bin", weights_only=True)["state"] for run in (whole, halves))
-    for key, state in first.items():
-        assert all(torch.equal(state[name], second[key][name]) for name in state)
 
 
 def test_ctrl_c_saves_and_resume_goes_on_with_the_next_network(smoke: Path, tmp_path: Path) -> None:

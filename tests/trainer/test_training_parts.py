@@ -18,8 +18,8 @@ from trainer.batches import Batches, MicroStepSampler, derived_seed
 from trainer.checkpointing import Progress, read_progress
 from trainer.config import DataConfig, StageConfig, load_config
 from trainer.ema import EMA
-from trainer.loop import learning_rate
 from trainer.losses import LPIPSLoss
+from trainer.optimization import learning_rate
 from trainer.preflight import load_lpips, preflight
 from trainer.stages import build_seeded, noisy_input
 from trainer.train import plan, run
@@ -112,18 +112,22 @@ def test_ema_forgets_the_start_then_has_a_constant_decay() -> None:
     values = []
     for _ in range(12):
         ema.update(network)
-        values.append(ema.model.weight.item())
+        values.append(ema.weights["weight"].item())
     assert values[0] == pytest.approx(100 * 2 / 11)
     # (1 + n) / (10 + n) reaches 0.5 at n = 8.
     assert values[9] / values[8] == pytest.approx(0.5)
     assert values[6] / values[5] == pytest.approx(8 / 17)
-    assert not ema.model.weight.requires_grad
+    assert not ema.weights["weight"].requires_grad
     assert network.weight.requires_grad
 
     other = EMA(network, decay=0.5)
     other.load_state_dict(ema.state_dict())
     assert other.updates == 12
-    assert torch.equal(other.model.weight, ema.model.weight)
+    assert torch.equal(other.weights["weight"], ema.weights["weight"])
+    copy = nn.Linear(1, 1, bias=False)
+    ema.copy_to(None)
+    ema.copy_to(copy)
+    assert torch.equal(copy.weight, ema.weights["weight"])
 
 
 def test_initial_weights_follow_the_seed_and_leave_torchs_generator_alone() -> None:
@@ -250,7 +254,7 @@ def test_resuming_takes_up_the_stage_that_was_left(config_file: Path, tmp_path: 
     assert plan(config, "latest") == [("unet", None)]
     last = write_checkpoint(folder / "unet" / "step-00000002", Progress("unet", {}, 2))
     assert plan(config, "latest") == [("unet", last)]
-    assert plan(config, str(first)) == [("sr_net", first), ("unet", None)]
+    assert plan(config, str(last)) == [("unet", last)]
     only_g = load_config(config_file, ["stage=sr_net"])
     assert plan(only_g, "latest") == [("sr_net", done)]
     with pytest.raises(ConfigError, match=r"is a checkpoint of stage unet, but the configuration says sr_net$"):

@@ -1,0 +1,142 @@
+"""Runs of the trainer in processes of their own, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from upsr_core import ATDModel
+
+TRAIN = Path(__file__).parents[2] / "trainer" / "train.py"
+SEVERAL_RUNS = Path(__file__).with_name("several_runs.py")
+# All that the launcher would warn of.
+QUIET = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+QUIET += ["--num_cpu_threads_per_process", "1"]
+SR_NET: dict[str, Any] = {
+    "embed_dim": 16, "depths": [1], "num_heads": [2], "window_size": 8, "category_size": 16, "num_tokens": 8,
+    "reduced_dim": 4, "convffn_kernel_size": 3, "global_residual": True,
+}  # fmt: skip
+UNET: dict[str, Any] = {
+    "image_size": 8, "model_channels": 32, "channel_mult": [1], "num_res_blocks": [1], "attention_resolutions": [8],
+    "swin_depth": 2, "swin_embed_dim": 32, "window_size": 8, "mlp_ratio": 1.0, "num_feat": 8, "shift_mask": "swin",
+    "global_residual": True, "pad_multiple": 8,
+}  # fmt: skip
+
+
+def write_photos(folder: Path, count: int) -> Path:
+    """Images of random blocks."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        coarse.resize((48, 48), Image.Resampling.NEAREST).save(folder / f"{i}.png")
+    return folder
+
+
+def write_denoiser_config(folder: Path) -> Path:
+    """The smallest denoiser, for an untrained g: 20 steps of 4 pairs, over 7 photos, without validation."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        ATDModel(**SR_NET, scale=4).save_pretrained(folder / "g")
+    content = {
+        "output_dir": str(folder / "run"),
+        "stage": "unet",
+        "sr_net_from": str(folder / "g"),
+        "log_every": 1,
+        "checkpoint_every": 0,
+        "validate_every": 0,
+        "data": {"train_dir": str(write_photos(folder / "photos", 7)), "hr_size": 32, "preset": "mild"},
+        "sr_net": SR_NET,
+        "unet": UNET,
+        "sr_net_training": {"max_steps": 20},
+        "unet_training": {"max_steps": 20, "batch_size": 4, "lr": 1e-3, "max_grad_norm": 1.0, "ema_decay": 0.9},
+    }
+    path = folder / "denoiser.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def launch(*arguments: str | Path) -> list[str]:
+    """The command that trains in one process on the CPU."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", *QUIET]
+    return [*command, str(TRAIN), *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """Without this repository on the path, as for an uninstalled clone."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+
+def together(*runs: list[str], script: Path = SEVERAL_RUNS, options: tuple[str, ...] = ("--multi_gpu",)) -> str:
+    """The log of runs that two processes make one after the other, and that must succeed."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", *options, *QUIET]
+    command += ["--main_process_port", "0", str(script), json.dumps(runs)]
+    # With --cpu accelerate starts one process, whatever it is told.
+    variables = {**environment(), "ACCELERATE_USE_CPU": "true"}
+    result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+
+def logged_losses(log: str) -> list[float]:
+    """Of each logged step, in order."""
+    return [float(value) for value in re.findall(r"unet \d+: .*?\bloss ([\d.]+)", log)]
+
+
+def assert_same_tensors(first: Path, second: Path) -> None:
+    """Of two safetensors files."""
+    a, b = load_file(first), load_file(second)
+    assert a.keys() == b.keys()
+    different = [key for key in a if not torch.equal(a[key], b[key])]
+    assert not different
+
+
+def assert_same_state(first: Path, second: Path) -> None:
+    """Of two checkpoints all must be equal, bit for bit: weights, averages, optimiser, generators, pools, progress."""
+    names = sorted(path.name for path in first.iterdir())
+    assert names == sorted(path.name for path in second.iterdir())
+    for name in names:
+        a, b = (flat(folder / name) for folder in (first, second))
+        assert a.keys() == b.keys(), name
+        different = [key for key in a if not equal(a[key], b[key])]
+        assert not different, (name, different)
+
+
+def flat(file: Path) -> dict[str, Any]:
+    """The leaves of a checkpoint's file by their place in it."""
+    if file.suffix == ".safetensors":
+        return dict(load_file(file))
+    if file.suffix == ".json":
+        content = yaml.safe_load(file.read_text())
+        del content["minutes"]
+        return leaves(content)
+    content = torch.load(file, weights_only=False)
+    if file.name.startswith("random_states"):
+        # Python's and NumPy's own begin anywhere, and nothing draws from them.
+        content = {name: state for name, state in content.items() if name.startswith("torch")}
+    return leaves(content)
+
+
+def leaves(value: Any, key: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for name, inner in value.items() for k, v in leaves(inner, f"{key}.{name}").items()}
+    if isinstance(value, list | tuple):
+        return {k: v for i, inner in enumerate(value) for k, v in leaves(inner, f"{key}.{i}").items()}
+    return {key: value}
+
+
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    return bool(np.array_equal(a, b))
