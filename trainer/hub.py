@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import LocalTokenNotFoundError, validate_repo_id
 
 from trainer.typed_yaml import ConfigError
+
+# A connection that fails is an OSError with huggingface_hub 0.x, which uses requests, but no longer since 1.0.
+UNREACHABLE = (HTTPError, OSError)
 
 
 def prepare_repository(repo_id: str, private: bool) -> None:
@@ -21,18 +24,27 @@ def prepare_repository(repo_id: str, private: bool) -> None:
         validate_repo_id(repo_id)
         HfApi().whoami()
         HfApi().create_repo(repo_id, private=private, exist_ok=True)
+        # An upload's first request, which sends no file: a repository that can only be read passes all of the above.
+        HfApi().preupload_lfs_files(repo_id, [CommitOperationAdd("README.md", b"UPSR")])
     except LocalTokenNotFoundError as error:
         raise ConfigError(f"--push-to-hub {repo_id}: not logged in; run: hf auth login, or set HF_TOKEN") from error
-    except (HFValidationError, HfHubHTTPError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"--push-to-hub {repo_id}: can not be written to ({reason})") from error
+    except (HFValidationError, *UNREACHABLE) as error:
+        raise ConfigError(f"--push-to-hub {repo_id}: can not be written to ({_one_line(error)})") from error
 
 
 def upload(folder: Path, repo_id: str) -> str:
     """Upload a model's folder, its README.md included, in one commit; returns the commit's address.
 
     Raises:
-        OSError: the connection failed; the folder is as it was, and can be uploaded by hand.
+        ConnectionError: the upload failed; the folder is as it was, and can be uploaded by hand.
     """
-    commit = HfApi().upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a UPSR model")
+    try:
+        commit = HfApi().upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a UPSR model")
+    # RuntimeError: what the transfer of a large file raises.
+    except (RuntimeError, *UNREACHABLE) as error:
+        raise ConnectionError(_one_line(error)) from error
     return str(commit.commit_url)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("trainer").setLevel(logging.INFO)
     try:
         config = load_config(arguments.config, arguments.overrides)
+        # Held-out images are not looked at, so they need not be there.
+        training = dataclasses.replace(config.data, val_dir=None, val_lr_dir=None, val_shards=None, val_dataset=None)
+        config = dataclasses.replace(config, data=training)
         check_data(config)
         save_png(sheet(first_pairs(config, arguments.count)), arguments.output)
     except (ConfigError, OSError) as error:

@@ -42,7 +42,18 @@ def file(tmp_path: Path) -> Path:
 
 def test_the_sheet_shows_the_first_training_pairs(file: Path, tmp_path: Path) -> None:
     script = str(ROOT / "trainer" / "preview_degradation.py")
-    command = [sys.executable, script, "--config", str(file), "data.num_workers=1", "-o", "sheet.png", "--count", "4"]
+    command = [
+        sys.executable,
+        script,
+        "--config",
+        str(file),
+        "data.num_workers=1",
+        "data.val_dir=nowhere",
+        "-o",
+        "sheet.png",
+        "--count",
+        "4",
+    ]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     with Image.open(tmp_path / "sheet.png") as image:

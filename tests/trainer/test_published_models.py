@@ -75,6 +75,14 @@ def test_the_card_holds_figures_and_configuration_and_no_paths(model: Path, phot
     assert load_pipeline(model).scale == 4
 
 
+def test_without_held_out_images_the_card_counts_all_steps(photos: Path, tmp_path: Path) -> None:
+    data = {"train_dir": str(photos), "hr_size": 32, "preset": "mild"}
+    assert main(["--config", str(write_config(tmp_path, photos, data=data))]) == 0
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert ": 2 steps of the denoiser" in card
+    assert "## Figures" not in card
+
+
 def weights(pipe: UPSRPipeline) -> dict[str, torch.Tensor]:
     return {**pipe.sr_net.state_dict(prefix="sr_net."), **pipe.unet.state_dict(prefix="unet.")}
 
@@ -134,6 +142,8 @@ class Hub(BaseHTTPRequestHandler):
 
     files: dict[str, bytes]
     created: list[dict[str, Any]]
+    writable = True
+    breaks_off = False
 
     @property
     def address(self) -> str:
@@ -172,10 +182,15 @@ class Hub(BaseHTTPRequestHandler):
         if self.path == "/api/validate-yaml":
             return self._answer({"errors": [], "warnings": []})
         if "/preupload/" in self.path:
+            if not self.writable:
+                return self._answer({"error": "Forbidden: pass `create_pr=1` to create a Pull Request"}, 403)
             names = [file["path"] for file in json.loads(body)["files"]]
             modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
             return self._answer({"files": modes, "commitOid": "0" * 40})
         if "/commit/" in self.path:
+            if self.breaks_off:
+                self.close_connection = True
+                return None
             for line in body.splitlines():
                 item = json.loads(line)
                 if item["key"] == "file":
@@ -229,6 +244,38 @@ def test_a_wrong_token_is_found_before_the_training(
     assert "--push-to-hub org/tiny" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert not hub.created
+
+
+@pytest.mark.parametrize(("reachable", "reason"), [(True, "Forbidden"), (False, "refused")])
+def test_no_right_to_write_and_no_connection_are_found_before_the_training(
+    hub: type[Hub],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    reachable: bool,
+    reason: str,
+) -> None:
+    """The repository is there, so that making it is no error."""
+    hub.writable = False
+    if not reachable:
+        monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:1")
+    assert main(["--config", str(write_config(tmp_path, photos)), "--push-to-hub", "org/tiny"]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: error: ")]
+    assert len(errors) == 1
+    assert re.search(rf"--push-to-hub org/tiny: can not be written to \(.*{reason}", errors[0]), errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_upload_that_breaks_off_leaves_the_model_and_says_what_to_run(
+    hub: type[Hub], photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.breaks_off = True
+    assert main(["--config", str(write_config(tmp_path, photos)), "--push-to-hub", "org/tiny"]) == 1
+    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert f"run: hf upload org/tiny {tmp_path / 'run' / 'model'}" in record.getMessage()
+    assert not hub.files
+    assert load_pipeline(tmp_path / "run" / "model").scale == 4
 
 
 def test_half_a_model_is_not_uploaded(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
