@@ -39,7 +39,7 @@ PATIENCE = timedelta(hours=4)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0: done, 1: interrupted after saving, or diverged, 2: could not start."""
+    """Run the command line; 0: done, 1: interrupted after saving, diverged or not uploaded, 2: could not start."""
     parser = argparse.ArgumentParser(prog="train.py", description="Train a UPSR model on a folder of images.")
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see trainer/configs")
     parser.add_argument("--resume", metavar="latest|FOLDER", help="go on from the newest or the given checkpoint")
@@ -72,7 +72,7 @@ def run(config: TrainConfig, resume: str | None = None, push_to_hub: str | None 
         private: whether a new repository is private.
 
     Returns:
-        0 when all stages have finished, 1 when it was interrupted.
+        0 when all stages have finished, 1 when it was interrupted or the upload failed.
 
     Raises:
         ConfigError: the run can not start.
@@ -108,23 +108,26 @@ def run(config: TrainConfig, resume: str | None = None, push_to_hub: str | None 
         accelerator.free_memory()
         if not finished:
             return 1
-        if name == "unet" and accelerator.is_main_process:
-            publish(config, trainer.progress, push_to_hub)
+        if name == "unet" and accelerator.is_main_process and not publish(config, trainer.progress, push_to_hub):
+            return 1
     return 0
 
 
-def publish(config: TrainConfig, progress: Progress, push_to_hub: str | None) -> None:
-    """Give the model its card, and upload both where that is wanted."""
+def publish(config: TrainConfig, progress: Progress, push_to_hub: str | None) -> bool:
+    """Give the model its card, and upload both where that is wanted; False if the upload failed."""
     folder = config.output_dir / "model"
-    step = progress.step if progress.best_step is None else progress.best_step
+    # Without held-out images nothing is scored, and the model is the last one.
+    step = progress.step if progress.best_score is None else progress.best_step
     card = model_card(config, push_to_hub or str(folder), step, progress.best_scores)
     (folder / "README.md").write_text(card, encoding="utf-8")
     if push_to_hub is not None:
         try:
             logger.info("uploaded: %s", upload(folder, push_to_hub))
-        except OSError as error:
+        except ConnectionError as error:
             command = f"hf upload {push_to_hub} {folder}"
-            logger.error("the upload failed (%s); the model is whole, run: %s", " ".join(str(error).split()), command)
+            logger.error("the upload failed (%s); the model is whole, run: %s", error, command)
+            return False
+    return True
 
 
 def plan(config: TrainConfig, resume: str | None) -> list[tuple[str, Path | None]]:

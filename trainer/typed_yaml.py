@@ -177,6 +177,8 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
     if origin in (Union, types.UnionType):
         return _coerce_union(value, get_args(hint), key)
     if origin is Literal:
+        if value is False and "no" in get_args(hint):
+            value = "no"  # as which YAML 1.1 reads it unless it is quoted
         if value not in get_args(hint):
             raise ConfigError(f"{key}: must be one of {', '.join(map(str, get_args(hint)))}, not {value!r}")
         return value

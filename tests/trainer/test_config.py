@@ -173,3 +173,10 @@ def test_tiny_is_small() -> None:
         True,
         True,
     )
+
+
+@pytest.mark.parametrize("text", ["no", '"no"', "bf16"])
+def test_no_needs_no_quotes(text: str) -> None:
+    """YAML reads it as false."""
+    config = load_config(CONFIGS / "tiny.yaml", [f"mixed_precision={text}"])
+    assert config.mixed_precision == text.strip('"')

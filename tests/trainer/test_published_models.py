@@ -185,12 +185,17 @@ class Hub(BaseHTTPRequestHandler):
             if not self.writable:
                 return self._answer({"error": "Forbidden: pass `create_pr=1` to create a Pull Request"}, 403)
             names = [file["path"] for file in json.loads(body)["files"]]
+            if self.breaks_off and len(names) > 1:
+                # Is no OSError, and is not tried again for half a minute, as a lost connection is.
+                self.send_response(200)
+                self.send_header("Content-Encoding", "gzip")
+                self.send_header("Content-Length", "4")
+                self.end_headers()
+                self.wfile.write(b"torn")
+                return None
             modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
             return self._answer({"files": modes, "commitOid": "0" * 40})
         if "/commit/" in self.path:
-            if self.breaks_off:
-                self.close_connection = True
-                return None
             for line in body.splitlines():
                 item = json.loads(line)
                 if item["key"] == "file":
