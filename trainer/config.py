@@ -38,6 +38,8 @@ class StageConfig:
             stage's own on the held-out photos; PSNR and SSIM would choose a denoiser that is hardly trained.
         timesteps: of the denoiser: ``all``, or only the ``last``, which is the noisiest, for a model that restores in
             one step; it is validated in one step, too.
+        weight_edits: of the denoiser: share of samples whose noise weight is edited at random, as users do with a mask,
+            so that this leaves no grain; 0 is the paper.
     """
 
     max_steps: int
@@ -54,6 +56,7 @@ class StageConfig:
     lpips_weight: float = 0.0
     best_metric: Literal["loss", "psnr", "ssim"] = "loss"
     timesteps: Literal["all", "last"] = "all"
+    weight_edits: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "gradient_accumulation"):
@@ -64,6 +67,7 @@ class StageConfig:
             value = getattr(self, name)
             _require(value is None or value > 0, f"{name} must be above 0, not {value}")
         _require(0 <= self.ema_decay < 1, f"ema_decay must be in [0,1), not {self.ema_decay}")
+        _require(0 <= self.weight_edits <= 1, f"weight_edits must be in [0,1], not {self.weight_edits}")
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,10 @@ class TrainConfig:
         _require(
             self.sr_net_training.timesteps == "all",
             "sr_net_training.timesteps: the SR network has no timesteps; set unet_training.timesteps",
+        )
+        _require(
+            self.sr_net_training.weight_edits == 0,
+            "sr_net_training.weight_edits: the SR network has no noise; set unet_training.weight_edits",
         )
         self._check_crops()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -16,6 +17,7 @@ from trainer.export import export
 from trainer.initial_weights import initial_pipeline
 from trainer.losses import LPIPSLoss
 from trainer.validation import Upscaler, pipeline_upscaler, sr_upscaler
+from trainer.weight_edits import edit_weights
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 from upsr_core.uncertainty import uncertainty, upsample
 
@@ -135,7 +137,10 @@ class DenoiserStage(Stage[UPSRUNet]):
         noise = torch.stack([torch.randn(hr.shape[1:], generator=generator) for generator in generators]).to(hr.device)
         arguments = self.config.unet_arguments
         with_sr = arguments["cond_channels"] > arguments["in_channels"]
-        sample, condition = noisy_input(self.sr_net, self.scheduler, lr, x0, noise, t, with_sr)
+        # What is held out is scored with the weights of the paper.
+        edits = self.config.unet_training.weight_edits if model.training else 0.0
+        edit = partial(edit_weights, generators=generators, share=edits) if edits else None
+        sample, condition = noisy_input(self.sr_net, self.scheduler, lr, x0, noise, t, with_sr, edit)
         estimate = model(sample, t.to(hr.device), condition, return_dict=False)[0].float()
         weight = self.config.unet_training.lpips_weight
         return _add_lpips({"mse": F.mse_loss(estimate, x0)}, self.lpips, weight, estimate, x0)
@@ -168,6 +173,7 @@ def noisy_input(
     noise: torch.Tensor,
     t: torch.Tensor,
     with_sr: bool,
+    edit: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the denoiser sees of x0 at step t (Eq. 5 to 7).
 
@@ -179,6 +185,7 @@ def noisy_input(
         noise: standard normal, shaped as x0.
         t: (B,) steps 0..T-1.
         with_sr: put G into the condition, before Y.
+        edit: of the noise weight, w to w.
 
     Returns:
         The scaled state x_t (B,3*s*s,h,w) and the condition, both pixel-unshuffled.
@@ -187,6 +194,8 @@ def noisy_input(
     sr = 2 * sr_net(lr, return_dict=False)[0].float() - 1
     upsampled = upsample(2 * lr - 1, scale)
     weight = scheduler.noise_weight(uncertainty(sr, upsampled))
+    if edit is not None:
+        weight = edit(weight)
     sample = scheduler.scale_model_input(scheduler.add_noise(x0, upsampled, noise, t, weight), t)
     condition = torch.cat([sr, upsampled], dim=1) if with_sr else upsampled
     return F.pixel_unshuffle(sample, scale), F.pixel_unshuffle(condition, scale)

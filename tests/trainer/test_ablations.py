@@ -60,7 +60,7 @@ def test_there_is_one_for_each_promise() -> None:
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_it_trains_and_gives_a_model_that_upscales(name: str, photos: Path, tmp_path: Path) -> None:
     path = CONFIGS / "ablations" / f"{name}.yaml"
-    scale = load_config(path).scale
+    scale = load_config(path, ["data.train_dir=x"]).scale
     assert main(["--config", str(path), *small(photos, tmp_path, 8 * scale)]) == 0
     pipe = load_pipeline(tmp_path / "run" / "model")
     pipe.set_progress_bar_config(disable=True)
@@ -102,7 +102,8 @@ def test_one_step_training_sees_the_noisiest_timestep_alone(photos: Path, tmp_pa
 
 def test_resshifts_schedules_are_the_published_ones() -> None:
     fifteen, four = (
-        UNWScheduler(**load_config(CONFIGS / "ablations" / f"resshift_{steps}.yaml").scheduler) for steps in (15, 4)
+        UNWScheduler(**load_config(CONFIGS / "ablations" / f"resshift_{steps}.yaml", ["data.train_dir=x"]).scheduler)
+        for steps in (15, 4)
     )
     assert (fifteen.config.kappa, fifteen.config.power, fifteen.config.min_noise_level) == (2.0, 0.3, 0.04)
     assert (four.config.kappa, four.config.power, four.config.min_noise_level) == (2.0, 0.3, 0.2)
@@ -110,7 +111,7 @@ def test_resshifts_schedules_are_the_published_ones() -> None:
 
 def test_the_sr_network_has_no_timesteps() -> None:
     with pytest.raises(ConfigError, match=r"set unet_training\.timesteps"):
-        load_config(CONFIGS / "tiny.yaml", ["sr_net_training.timesteps=last"])
+        load_config(CONFIGS / "tiny.yaml", ["data.train_dir=x", "sr_net_training.timesteps=last"])
 
 
 def test_a_base_is_read_relative_to_the_file_and_changed_key_by_key(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from trainer.typed_yaml import ConfigError, build, to_plain
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 
 CONFIGS = Path(__file__).parents[2] / "trainer" / "configs"
+IMAGES = ["data.train_dir=photos"]
 MINIMAL: dict[str, Any] = {
     "output_dir": "runs/x",
     "data": {"train_dir": "photos", "hr_size": 256},
@@ -151,7 +152,7 @@ def count_parameters(cls: type[UPSRUNet] | type[ATDModel], arguments: dict[str, 
 
 
 def test_published_is_what_was_published() -> None:
-    config = load_config(CONFIGS / "published.yaml")
+    config = load_config(CONFIGS / "published.yaml", IMAGES)
     training = config.unet_training
     assert (training.lr, training.weight_decay, training.warmup_steps) == (1e-4, 0.0, 5000)
     assert (training.max_steps, training.batch_size, training.lr_schedule) == (200_000, 16, "constant")
@@ -165,7 +166,7 @@ def test_published_is_what_was_published() -> None:
 
 
 def test_tiny_is_small() -> None:
-    config = load_config(CONFIGS / "tiny.yaml")
+    config = load_config(CONFIGS / "tiny.yaml", IMAGES)
     assert count_parameters(UPSRUNet, config.unet_arguments) < 2_500_000
     assert count_parameters(ATDModel, config.sr_net_arguments) < 300_000
     assert (config.data.preset, config.unet["global_residual"], config.sr_net["global_residual"]) == (
@@ -178,5 +179,5 @@ def test_tiny_is_small() -> None:
 @pytest.mark.parametrize("text", ["no", '"no"', "bf16"])
 def test_no_needs_no_quotes(text: str) -> None:
     """YAML reads it as false."""
-    config = load_config(CONFIGS / "tiny.yaml", [f"mixed_precision={text}"])
+    config = load_config(CONFIGS / "tiny.yaml", [*IMAGES, f"mixed_precision={text}"])
     assert config.mixed_precision == text.strip('"')
