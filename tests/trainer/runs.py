@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,22 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
-def together(*runs: list[str], script: Path = SEVERAL_RUNS, options: tuple[str, ...] = ("--multi_gpu",)) -> str:
-    """The log of runs that two processes make one after the other, and that must succeed."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", *options, *QUIET]
-    command += ["--main_process_port", "0", str(script), json.dumps(runs)]
+def launch_two(options: Sequence[str], script: Path, *arguments: str | Path) -> subprocess.Popen[str]:
+    """Two processes, in a group of their own; what they log comes out of ``stdout``."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", *QUIET]
+    command += [*(options or ["--multi_gpu"]), str(script), *map(str, arguments)]
     # With --cpu accelerate starts one process, whatever it is told.
     variables = {**environment(), "ACCELERATE_USE_CPU": "true"}
-    result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    return result.stderr
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, env=variables, text=True, start_new_session=True, **output)
+
+
+def together(*runs: list[str], script: Path = SEVERAL_RUNS, options: Sequence[str] = ()) -> str:
+    """The log of runs that two processes make one after the other, and that must succeed."""
+    process = launch_two(["--main_process_port", "0", *(options or ["--multi_gpu"])], script, json.dumps(runs))
+    log, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, log
+    return log
 
 
 def logged_losses(log: str) -> list[float]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +20,15 @@ from safetensors.torch import load_file
 
 from tests.trainer.runs import (
     SEVERAL_RUNS,
+    TRAIN,
     assert_same_state,
     assert_same_tensors,
+    launch_two,
     logged_losses,
     together,
     write_denoiser_config,
 )
+from trainer.checkpointing import list_checkpoints, read_progress
 from trainer.config import load_config
 from trainer.sharding import check_launch
 from trainer.train import main
@@ -100,6 +106,40 @@ def test_two_processes_that_share_out_the_weights_train_as_one(
     shards = run / "checkpoints" / "unet" / "step-00000020" / "pytorch_model_fsdp_0"
     assert len(list(shards.glob("*.distcp"))) == 2
     assert_same_training(log, run, alone)
+
+
+def test_two_machines_train_as_one(config_file: Path, alone: tuple[list[float], Path]) -> None:
+    run = config_file.parent / "machines"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    arguments = ["--config", str(config_file), *HALF, f"output_dir={run}"]
+    place = ["--multi_gpu", "--num_machines", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    machines = [launch_two([*place, "--machine_rank", rank], TRAIN, *arguments) for rank in "01"]
+    logs = [machine.communicate(timeout=300)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], logs
+    assert_same_training(logs[0], run, alone)
+    assert logged_losses(logs[1]) == []
+
+
+def test_ctrl_c_stops_two_processes_at_one_step(config_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["--config", str(config_file), *HALF, f"output_dir={run}"]
+    process = launch_two([], TRAIN, *arguments, "unet_training.max_steps=100000")
+    log = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        log += line
+        if len(logged_losses(line)) and "unet 3:" in line:
+            # As a terminal does: to the launcher and all that it has started.
+            os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    (checkpoint,) = list_checkpoints(run / "checkpoints" / "unet")
+    step = read_progress(checkpoint).step
+    assert f"unet {step}: interrupted; go on with --resume {checkpoint}" in log
+    assert len(list(checkpoint.glob("random_states_*"))) == 2
+    log = together([*arguments, f"unet_training.max_steps={step + 1}", "--resume", "latest"])
+    assert f"2 processes, steps {step} to {step + 1}" in log
 
 
 def launched_as(kind: DistributedType, processes: int, version: int = 2) -> Any:
