@@ -169,8 +169,9 @@ class StageTrainer:
             lr, hr = next(batches)
             meter.waited(time.monotonic() - waiting)
             generators = self._generators(step * self.training.gradient_accumulation + micro)
-            with accelerator.accumulate(self.model), accelerator.autocast():
-                losses = self.stage.losses(self.model, lr, hr, generators)
+            with accelerator.accumulate(self.model):
+                with accelerator.autocast():
+                    losses = self.stage.losses(self.model, lr, hr, generators)
                 accelerator.backward(losses["loss"])
                 if accelerator.sync_gradients:
                     limit = self.training.max_grad_norm

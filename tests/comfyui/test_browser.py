@@ -230,16 +230,18 @@ def test_what_is_wrong_with_a_workflow_is_complained_of(page: Any) -> None:
     page.locator(COMPLAINTS).filter(has_text="NodeOfNobody").first.wait_for(timeout=SOON_MS)
 
 
-def test_the_help_pages_open(page: Any) -> None:
-    open_example(page, "edit_the_uncertainty")
-    for node_id in NODE_IDS:
-        page.evaluate("type => app.canvas.selectNode(app.graph.nodes.find(node => node.type === type))", node_id)
-        page.get_by_test_id("info-button").click()
-        text = (ROOT / "nodes" / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
-        headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
-        assert len(headings) > 1
-        for heading in headings:
-            page.locator(".node-help-content").get_by_text(heading, exact=True).first.wait_for(timeout=SOON_MS)
+@pytest.mark.parametrize(("locale", "page_name"), [("en", "{}.md"), ("zh", "{}/zh.md")])
+def test_the_help_pages_open(server: ComfyServer, browser: Any, locale: str, page_name: str) -> None:
+    with frontend(browser, server, locale) as page:
+        open_example(page, "edit_the_uncertainty")
+        for node_id in NODE_IDS:
+            page.evaluate("type => app.canvas.selectNode(app.graph.nodes.find(node => node.type === type))", node_id)
+            page.get_by_test_id("info-button").click()
+            text = (ROOT / "nodes" / "web" / "docs" / page_name.format(node_id)).read_text(encoding="utf-8")
+            headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+            assert len(headings) > 1
+            for heading in headings:
+                page.locator(".node-help-content").get_by_text(heading, exact=True).first.wait_for(timeout=SOON_MS)
 
 
 @pytest.mark.parametrize("locale", ["en", "zh"])

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pathspec
 import pytest
 
 ROOT = Path(__file__).parents[2]
 NODE_IDS = ("EstimateUncertainty", "LoadUPSR", "UPSRSample")
+FOLDERS = ("nodes", "upsr_core", "locales", "example_workflows")
 
 
 def test_requirements_never_bring_torch_and_agree_with_the_library() -> None:
@@ -34,10 +36,15 @@ def test_metadata_for_the_registry() -> None:
 
 
 def test_what_the_registry_leaves_out_is_not_needed_by_the_nodes() -> None:
-    ignored = (ROOT / ".comfyignore").read_text().splitlines()
-    shipped = ("nodes/", "upsr_core/", "locales/", "example_workflows/", "__init__.py", "requirements.txt", "LICENSE")
-    assert not set(shipped) & set(ignored)
-    assert all((ROOT / name).exists() for name in ignored if not name.startswith("#"))
+    ignored = [line for line in (ROOT / ".comfyignore").read_text().splitlines() if not line.startswith("#")]
+    assert all((ROOT / name.strip("/")).exists() for name in ignored)
+    # As comfy-cli packs it.
+    spec = pathspec.PathSpec.from_lines("gitignore", ignored)
+    needed = [ROOT / name for name in ("__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md")]
+    needed += [path for name in FOLDERS for path in (ROOT / name).rglob("*") if path.is_file()]
+    assert len(needed) > 40
+    assert not [path for path in needed if spec.match_file(path.relative_to(ROOT).as_posix())]
+    assert spec.match_file("trainer/train.py")
     for path in (ROOT / "nodes").rglob("*.py"):
         for name in imported(path):
             assert name.split(".")[0] not in {"trainer", "tests", "benchmarks", "nodes"}, (path, name)
@@ -110,14 +117,24 @@ def test_one_copy_of_the_library_bound_without_importing_it(tmp_path: Path) -> N
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize(("locale", "page"), [("en", "{}.md"), ("zh", "{}/zh.md")])
 @pytest.mark.parametrize("node_id", NODE_IDS)
-def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(node_id: str) -> None:
-    page = (ROOT / "nodes" / "web" / "docs" / f"{node_id}.md").read_text()
-    texts = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text())[node_id]
-    names = [value["name"] for value in texts["inputs"].values() if value["name"] not in ("upsr_model", "image")]
-    names += [value["name"] for value in texts["outputs"].values() if value["name"] not in ("upsr_model", "image")]
-    for name in names:
-        assert name in page, name
+def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(node_id: str, locale: str, page: str) -> None:
+    text = (ROOT / "nodes" / "web" / "docs" / page.format(node_id)).read_text(encoding="utf-8")
+    nodes = json.loads((ROOT / "locales" / locale / "nodeDefs.json").read_text(encoding="utf-8"))
+    evident = {nodes["UPSRSample"]["inputs"][key]["name"] for key in ("upsr_model", "image")}
+    texts = nodes[node_id]
+    assert text.startswith(f"# {texts['display_name']}\n")
+    for name in [value["name"] for part in ("inputs", "outputs") for value in texts[part].values()]:
+        assert name in text or name in evident, name
+
+
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_help_pages_have_the_same_parts_in_both_languages(node_id: str) -> None:
+    docs = ROOT / "nodes" / "web" / "docs"
+    pages = [(docs / name).read_text(encoding="utf-8") for name in (f"{node_id}.md", f"{node_id}/zh.md")]
+    shapes = [[line[:2] for line in page.splitlines() if line[:2] in ("# ", "##", "| ", "- ")] for page in pages]
+    assert shapes[0] == shapes[1]
 
 
 def test_both_languages_say_the_same_things() -> None:
