@@ -197,3 +197,8 @@ def test_mirror_padding() -> None:
     padded = pad_to_multiple(image, 64)
     assert padded.shape == (1, 3, 64, 128)
     torch.testing.assert_close(padded[..., :5, :], torch.nn.functional.pad(image, (0, 58, 0, 0), mode="reflect"))
+
+
+def test_g_runs_under_autocast() -> None:
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert ATDModel(**TINY_ATD)(torch.rand(1, 3, 16, 16)).sample.shape == (1, 3, 64, 64)

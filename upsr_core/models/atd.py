@@ -147,7 +147,8 @@ class ATDLayer(nn.Module):
             weight, bias = norm.weight.float(), norm.bias.float()
             share = F.instance_norm(similarity.transpose(1, 2), weight=weight, bias=bias, eps=norm.eps)
             gathered = share.softmax(dim=-1).to(x.dtype) @ x.flatten(1, 2)
-            dictionary = torch.lerp(gathered, dictionary, torch.sigmoid(self.dictionary_keep))
+            # Autocast multiplies in half precision, while the dictionary and the share that is kept stay float32.
+            dictionary = torch.lerp(gathered.to(dictionary.dtype), dictionary, torch.sigmoid(self.dictionary_keep))
         return x, dictionary
 
 
