@@ -86,8 +86,8 @@ class Batches:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
         self.rank, self.world_size, self.memory_format = rank, world_size, memory_format
         self.source = training_source(data, scale)
-        self.dataset = CropDataset(self.source, data.hr_size, scale, seed=seed, cache=data.cache)
-        self.degradation = Degradation(data.degradation_config(), scale)
+        self.dataset = CropDataset(self.source, data.hr_size, scale, seed=seed, cache=data.cache, shrink=data.shrink)
+        self.degradation = Degradation(data.training_degradation(), scale)
         size = data.pool_size
         self.pool = PairPool(size, derived_seed(seed, rank)) if size else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -29,6 +30,20 @@ def pad_to(photo: Photo, hr_size: int, scale: int) -> Photo:
 def _padded(pixels: Pixels, size: int, mode: Any) -> Pixels:
     bottom, right = max(0, size - pixels.shape[0]), max(0, size - pixels.shape[1])
     return np.pad(pixels, ((0, bottom), (0, right), (0, 0)), mode=mode) if bottom or right else pixels
+
+
+def random_shrunk_crop(photo: Photo, hr_size: int, scale: int, shrink: float, rng: np.random.Generator) -> Photo:
+    """A random crop of a photo without LR, reduced by a factor from [shrink, 1] before.
+
+    A photo that is too small for the factor drawn is reduced less, down to no reduction.
+    """
+    side = round(hr_size / rng.uniform(shrink, 1))
+    side = max(hr_size, min(side, *photo.hr.shape[:2]))
+    crop = random_crop(photo, side, scale, rng)
+    if side == hr_size:
+        return crop
+    shrunk = cv2.resize(np.ascontiguousarray(crop.hr), (hr_size, hr_size), interpolation=cv2.INTER_AREA)
+    return Photo(np.asarray(shrunk, dtype=np.uint8))
 
 
 def random_crop(photo: Photo, hr_size: int, scale: int, rng: np.random.Generator) -> Photo:
@@ -83,10 +98,12 @@ class CropDataset(Dataset[dict[str, Any]]):
     no image can be read.
     """
 
-    def __init__(self, source: ImageSource, hr_size: int, scale: int, *, seed: int = 0, cache: bool = False) -> None:
+    def __init__(
+        self, source: ImageSource, hr_size: int, scale: int, *, seed: int = 0, cache: bool = False, shrink: float = 1.0
+    ) -> None:
         if hr_size < scale or hr_size % scale:
             raise ValueError(f"hr_size must be a positive multiple of the scale {scale}, got {hr_size}")
-        self.source, self.hr_size, self.scale, self.seed = source, hr_size, scale, seed
+        self.source, self.hr_size, self.scale, self.seed, self.shrink = source, hr_size, scale, seed, shrink
         # In shared memory, where the processes that read count together.
         self._unreadable = torch.zeros(len(source), dtype=torch.bool).share_memory_()
         self._cache: list[Photo | None] | None = None
@@ -122,7 +139,11 @@ class CropDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         completed, image = divmod(index, len(self.source))
         rng = np.random.default_rng([self.seed, completed, image])
-        crop = random_crop(self._photo(image), self.hr_size, self.scale, rng)
+        photo = self._photo(image)
+        if self.shrink < 1:
+            crop = random_shrunk_crop(photo, self.hr_size, self.scale, self.shrink, rng)
+        else:
+            crop = random_crop(photo, self.hr_size, self.scale, rng)
         return _item(crop, int(rng.integers(2**62)))
 
 

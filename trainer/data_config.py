@@ -44,6 +44,10 @@ class DataConfig:
         hr_size: side in pixels of the random HR crops; LR is ``hr_size / scale``.
         preset: name of the degradation in `trainer.degradation_config.DEGRADATION_PRESETS`.
         degradation: changes to the preset, keyed as `DegradationConfig`.
+        degradation_mix: shares of several presets, such as ``{bicubic: 0.2, mild: 0.4, upsr: 0.4}``, instead of
+            ``preset``; each training sample draws one. Validation degrades with ``preset``.
+        shrink: smallest factor that an HR photo is reduced by before it is cropped, in (0,1]; each crop draws its own
+            from there to 1. JPEG traces shrink with the photo.
         degrade_on: make the LR crops where the images are read (``loader``) or on the training device.
         pool_size: LR-HR pairs that a process keeps and shuffles across batches; 0 takes batches as they come.
         cache: decode all photos once and keep them in memory, for small folders.
@@ -63,6 +67,8 @@ class DataConfig:
     hr_size: int = 256
     preset: str = "upsr"
     degradation: dict[str, Any] = field(default_factory=dict)
+    degradation_mix: dict[str, float] = field(default_factory=dict)
+    shrink: float = 1.0
     degrade_on: Literal["loader", "device"] = "loader"
     pool_size: int = 0
     cache: bool = False
@@ -76,6 +82,15 @@ class DataConfig:
         for name in ("pool_size", "num_workers"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
         _require(self.val_images >= 1, f"val_images must be at least 1, not {self.val_images}")
+        for name, share in self.degradation_mix.items():
+            _require(name in DEGRADATION_PRESETS, f"degradation_mix names {name!r}, which is none of {presets}")
+            _require(share > 0, f"degradation_mix.{name} must be above 0, not {share}")
+        _require(
+            not (self.degradation_mix and self.degradation),
+            "degradation changes one preset and cannot be used with degradation_mix; leave out one",
+        )
+        _require(0 < self.shrink <= 1, f"shrink must be in (0,1], not {self.shrink}")
+        _require(self.shrink == 1 or self.train_lr_dir is None, "shrink cannot be used with train_lr_dir; leave it out")
         self._check_sources()
         self.degradation_config()
 
@@ -113,6 +128,12 @@ class DataConfig:
         """The preset with the changes applied."""
         preset = DEGRADATION_PRESETS[self.preset]
         return build(DegradationConfig, merged(asdict(preset), self.degradation), "data.degradation")
+
+    def training_degradation(self) -> dict[DegradationConfig, float]:
+        """What training samples draw from, with the shares."""
+        if not self.degradation_mix:
+            return {self.degradation_config(): 1.0}
+        return {DEGRADATION_PRESETS[name]: share for name, share in self.degradation_mix.items()}
 
 
 def _require(condition: bool, message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -133,18 +133,31 @@ class Degradation:
     A sample's result depends on its pixels, its seed and the kind of device alone, not on the batch. On an
     accelerator, which works on a whole batch at once, that holds up to float32 rounding; rarely, this makes a JPEG
     coefficient round the other way.
+
+    Args:
+        config: the degradation, or several with their shares, of which each sample draws one by its seed.
+        scale: super-resolution factor.
+
+    Raises:
+        ValueError: a share or the scale is out of its range.
     """
 
-    def __init__(self, config: DegradationConfig, scale: int = 4) -> None:
+    def __init__(self, config: DegradationConfig | Mapping[DegradationConfig, float], scale: int = 4) -> None:
         if scale < 1:
             raise ValueError(f"scale must be 1 or more, got {scale}")
-        self.config = config
+        shares = {config: 1.0} if isinstance(config, DegradationConfig) else dict(config)
+        if not shares or min(shares.values()) <= 0:
+            raise ValueError(f"the shares of a mix must all be above 0, got {list(shares.values())}")
+        self.configs = tuple(shares)
+        self.shares = np.array(list(shares.values())) / sum(shares.values())
         self.scale = scale
 
     @property
     def min_hr_size(self) -> int:
         """Smallest HR side whose intermediate images can all be reflected by half a kernel."""
-        config = self.config
+        return max(self._min_hr_size(config) for config in self.configs)
+
+    def _min_hr_size(self, config: DegradationConfig) -> int:
         if config.bicubic_prob == 1:
             return self.scale
         sides = [float(self.scale)]
@@ -168,7 +181,7 @@ class Degradation:
         self._check(hr, seeds)
         height, width = hr.shape[-2:]
         lr_size = (height // self.scale, width // self.scale)
-        draws = [draw_sample(self.config, (height, width), lr_size, int(seed)) for seed in seeds]
+        draws = [draw_sample(self._config(int(seed)), (height, width), lr_size, int(seed)) for seed in seeds]
         # Another memory format runs other kernels, whose last digits may differ.
         hr = hr.contiguous()
         with _full_precision(hr.device):
@@ -176,6 +189,12 @@ class Degradation:
                 # Nothing is gained by a batch here, and canvases of the largest size would cost time.
                 return torch.cat([degrade(hr[i : i + 1], draws[i : i + 1]) for i in range(len(draws))])
             return degrade(hr, draws)
+
+    def _config(self, seed: int) -> DegradationConfig:
+        if len(self.configs) == 1:
+            return self.configs[0]
+        # Not the stream that the sample's own draws come from.
+        return self.configs[np.random.default_rng([seed, 1]).choice(len(self.configs), p=self.shares)]
 
     def _check(self, hr: torch.Tensor, seeds: Sequence[int] | torch.Tensor) -> None:
         if hr.ndim != 4 or hr.shape[1] != 3 or hr.shape[0] == 0 or hr.dtype != torch.float32:

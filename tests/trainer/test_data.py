@@ -289,3 +289,21 @@ def test_pool_refuses_what_does_not_fit() -> None:
         pool.exchange(torch.zeros(4, 3, 8, 8), torch.zeros(3, 3, 2, 2))
     with pytest.raises(ValueError, match="set to 6"):
         PairPool(6).load_state_dict(pool.state_dict())
+
+
+def test_shrunk_crops_show_more_of_the_photo(folder: Path) -> None:
+    dataset = CropDataset(FolderSource(folder), 24, 4, shrink=0.6)
+    spans = []
+    for i in range(100):
+        hr = dataset[i]["hr"]
+        assert hr.shape == (3, 24, 24)
+        spans.append(np.ptp(levels(dataset[i])[0]))
+    # The gradient rises by a level a pixel: 24 / 0.6 = 40 pixels of the photo at the most.
+    assert min(spans) < 25
+    assert 36 <= max(spans) <= 39
+
+
+def test_a_photo_too_small_to_shrink_is_cropped_as_it_is(tmp_path: Path) -> None:
+    save_gradient(tmp_path / "small.png", 24, 24, 0)
+    dataset = CropDataset(FolderSource(tmp_path), 24, 4, shrink=0.5)
+    assert all(np.ptp(levels(dataset[i])[0]) == 23 for i in range(20))

@@ -306,3 +306,21 @@ def test_smallest_hr_size_is_enough() -> None:
 def test_bad_configurations_are_refused(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_a_mix_draws_its_parts_by_their_shares() -> None:
+    hr, parts = photos(1, 64), ("bicubic", "upsr")
+    alone = {name: Degradation(DEGRADATION_PRESETS[name]) for name in parts}
+    mix = Degradation({DEGRADATION_PRESETS["bicubic"]: 3.0, DEGRADATION_PRESETS["upsr"]: 1.0})
+    counts = dict.fromkeys(parts, 0)
+    for seed in range(200):
+        lr = mix(hr, [seed])
+        (drawn,) = (name for name in parts if torch.equal(lr, alone[name](hr, [seed])))
+        counts[drawn] += 1
+    assert 130 <= counts["bicubic"] <= 170
+    assert mix.min_hr_size == alone["upsr"].min_hr_size
+
+
+def test_a_mix_with_an_empty_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        Degradation({DEGRADATION_PRESETS["bicubic"]: 0.0})
