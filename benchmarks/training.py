@@ -129,7 +129,7 @@ class Run:
 
 def start_run(config: TrainConfig, stage: str) -> Run:
     """A trainer of the stage, ready to make steps."""
-    lpips = LPIPSLoss(pretrained=False) if config.training(stage).lpips_weight else None
+    lpips = LPIPSLoss(pretrained=False) if config.training(stage).perceptual_weight else None
     network: Stage[Any]
     if stage == "sr_net":
         network = SRNetStage(config, lpips)

@@ -33,7 +33,9 @@ class StageConfig:
         weight_decay: AdamW's.
         max_grad_norm: gradients are scaled down to this norm; None never.
         ema_decay: of the moving average of the weights, which is what is validated and exported.
-        lpips_weight: lambda of Eq. 9; 0 does without LPIPS.
+        perceptual: distance of the perceptual term: ``lpips-vgg`` is the paper's; ``vgg-features`` needs no download,
+            see `VGGFeatureLoss`, and its gradients are larger by two orders of magnitude.
+        perceptual_weight: lambda of Eq. 9; 0 does without the perceptual term.
         best_metric: validation metric, averaged over the inputs, whose best weights are in ``model``. ``loss`` is the
             stage's own on the held-out photos; PSNR and SSIM would choose a denoiser that is hardly trained.
         timesteps: of the denoiser: ``all``, or only the ``last``, which is the noisiest, for a model that restores in
@@ -53,7 +55,8 @@ class StageConfig:
     weight_decay: float = 0.0
     max_grad_norm: float | None = None
     ema_decay: float = 0.999
-    lpips_weight: float = 0.0
+    perceptual: Literal["lpips-vgg", "vgg-features"] = "lpips-vgg"
+    perceptual_weight: float = 0.0
     best_metric: Literal["loss", "psnr", "ssim"] = "loss"
     timesteps: Literal["all", "last"] = "all"
     weight_edits: float = 0.0
@@ -61,7 +64,7 @@ class StageConfig:
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "gradient_accumulation"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("lr_end", "warmup_steps", "weight_decay", "lpips_weight"):
+        for name in ("lr_end", "warmup_steps", "weight_decay", "perceptual_weight"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
         for name in ("lr", "max_grad_norm", "max_minutes"):
             value = getattr(self, name)

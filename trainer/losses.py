@@ -11,7 +11,11 @@ import torch
 from torch import nn
 
 
-class LPIPSLoss(nn.Module):
+class PerceptualLoss(nn.Module):
+    """Distance of images (B,3,H,W) in [-1,1] without trained parameters: ``loss(estimate, target)`` is a scalar."""
+
+
+class LPIPSLoss(PerceptualLoss):
     """Perceptual distance LPIPS (CVPR 2018), with the VGG backbone that of Eq. 9; it has no trained parameters.
 
     Args:

@@ -8,10 +8,11 @@ from trainer.config import TrainConfig
 from trainer.degradations import Degradation
 from trainer.export import load_sr_net
 from trainer.initial_weights import initial_pipeline
-from trainer.losses import LPIPSLoss
+from trainer.losses import LPIPSLoss, PerceptualLoss
 from trainer.sources.opening import training_source, validation_source
 from trainer.tracking import check_trackers
 from trainer.typed_yaml import ConfigError
+from trainer.vgg_features import VGGFeatureLoss
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 
 
@@ -23,29 +24,33 @@ def preflight(config: TrainConfig) -> None:
     check_data(config)
     _check_networks(config)
     for stage in config.stages:
-        load_lpips(config.training(stage).lpips_weight, f"{stage}_training.lpips_weight")
+        load_perceptual(config, stage)
     if config.init_from is not None:
         initial_pipeline(config)
     if config.stage == "unet" and (config.init_from is None or config.sr_net_from is not None):
         load_sr_net(config.sr_net_folder)
 
 
-def load_lpips(weight: float, key: str) -> LPIPSLoss | None:
-    """LPIPS if it has a weight.
+def load_perceptual(config: TrainConfig, stage: str) -> PerceptualLoss | None:
+    """The distance of a stage's perceptual term, if it has a weight.
 
     Raises:
         ConfigError: the package or the backbone's weights are missing.
     """
+    training = config.training(stage)
+    key, weight = f"{stage}_training.perceptual_weight", training.perceptual_weight
     if weight == 0:
         return None
     try:
-        return LPIPSLoss()
+        return LPIPSLoss() if training.perceptual == "lpips-vgg" else VGGFeatureLoss()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{stage}_training.perceptual: {error}") from error
     except ImportError as error:
         raise ConfigError(f'{key} {weight} needs the lpips package ({error}); pip install "upsr[train]"') from error
     except OSError as error:
         raise ConfigError(
             f"{key} {weight} needs torchvision's VGG weights, which are not in {torch.hub.get_dir()} and can "
-            f"not be downloaded ({error}); set {key}=0 to train without LPIPS"
+            f"not be downloaded ({error}); set {stage}_training.perceptual=vgg-features, which needs no download"
         ) from error
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from trainer.config import TrainConfig
 from trainer.export import export
 from trainer.initial_weights import initial_pipeline
-from trainer.losses import LPIPSLoss
+from trainer.losses import PerceptualLoss
 from trainer.validation import Upscaler, pipeline_upscaler, sr_upscaler
 from trainer.weight_edits import edit_weights
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
@@ -30,7 +30,7 @@ class Stage(ABC, Generic[Network]):
 
     Args:
         config: the whole run.
-        lpips: None where LPIPS has no weight.
+        perceptual: None where the perceptual term has no weight.
     """
 
     name: ClassVar[str]
@@ -38,8 +38,8 @@ class Stage(ABC, Generic[Network]):
     method: ClassVar[str]
     """What validation calls the result."""
 
-    def __init__(self, config: TrainConfig, lpips: LPIPSLoss | None):
-        self.config, self.lpips = config, lpips
+    def __init__(self, config: TrainConfig, perceptual: PerceptualLoss | None):
+        self.config, self.perceptual = config, perceptual
         self.scheduler = UNWScheduler(**config.scheduler)
 
     @abstractmethod
@@ -72,12 +72,12 @@ class Stage(ABC, Generic[Network]):
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
         """Move all that the losses need; ``memory_format`` is that of the networks."""
-        if self.lpips is not None:
-            self.lpips.to(device)
+        if self.perceptual is not None:
+            self.perceptual.to(device)
 
 
 class SRNetStage(Stage[ATDModel]):
-    """Training of g: L1 distance in [0,1] units, plus weighted LPIPS."""
+    """Training of g: L1 distance in [0,1] units, plus weighted perceptual distance."""
 
     name, method = "sr_net", "g"
 
@@ -91,11 +91,11 @@ class SRNetStage(Stage[ATDModel]):
     def losses(
         self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> Losses:
-        """``l1``, ``lpips`` where it is wanted, and ``loss``; see `Stage.losses`. Nothing is random here."""
+        """``l1``, ``perceptual`` where it is wanted, and ``loss``; see `Stage.losses`. Nothing is random here."""
         del generators
         sr = model(lr, return_dict=False)[0].float()
-        weight = self.config.sr_net_training.lpips_weight
-        return _add_lpips({"l1": F.l1_loss(sr, hr)}, self.lpips, weight, 2 * sr - 1, 2 * hr - 1)
+        weight = self.config.sr_net_training.perceptual_weight
+        return _add_perceptual({"l1": F.l1_loss(sr, hr)}, self.perceptual, weight, 2 * sr - 1, 2 * hr - 1)
 
     def upscaler(self, network: ATDModel) -> Upscaler:
         """g by itself."""
@@ -107,17 +107,17 @@ class SRNetStage(Stage[ATDModel]):
 
 
 class DenoiserStage(Stage[UPSRUNet]):
-    """Training of the denoiser for a frozen g: squared error in [-1,1] units plus weighted LPIPS (Eq. 9).
+    """Training of the denoiser for a frozen g: squared error in [-1,1] units plus weighted perceptual distance (Eq. 9).
 
     Args:
-        config, lpips: as in `Stage`.
+        config, perceptual: as in `Stage`.
         sr_net: g, which is run once per batch.
     """
 
     name, method = "unet", "upsr"
 
-    def __init__(self, config: TrainConfig, lpips: LPIPSLoss | None, sr_net: ATDModel):
-        super().__init__(config, lpips)
+    def __init__(self, config: TrainConfig, perceptual: PerceptualLoss | None, sr_net: ATDModel):
+        super().__init__(config, perceptual)
         self.sr_net = sr_net.eval().requires_grad_(False)
 
     def build_model(self) -> UPSRUNet:
@@ -130,7 +130,7 @@ class DenoiserStage(Stage[UPSRUNet]):
     def losses(
         self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> Losses:
-        """``mse``, ``lpips`` where it is wanted, and ``loss``; see `Stage.losses`."""
+        """``mse``, ``perceptual`` where it is wanted, and ``loss``; see `Stage.losses`."""
         x0 = 2 * hr - 1
         first = len(self.scheduler) - 1 if self.config.unet_training.timesteps == "last" else 0
         t = torch.cat([torch.randint(first, len(self.scheduler), (1,), generator=one) for one in generators])
@@ -142,8 +142,8 @@ class DenoiserStage(Stage[UPSRUNet]):
         edit = partial(edit_weights, generators=generators, share=edits) if edits else None
         sample, condition = noisy_input(self.sr_net, self.scheduler, lr, x0, noise, t, with_sr, edit)
         estimate = model(sample, t.to(hr.device), condition, return_dict=False)[0].float()
-        weight = self.config.unet_training.lpips_weight
-        return _add_lpips({"mse": F.mse_loss(estimate, x0)}, self.lpips, weight, estimate, x0)
+        weight = self.config.unet_training.perceptual_weight
+        return _add_perceptual({"mse": F.mse_loss(estimate, x0)}, self.perceptual, weight, estimate, x0)
 
     def upscaler(self, network: UPSRUNet) -> Upscaler:
         """The whole pipeline."""
@@ -209,12 +209,12 @@ def build_seeded(cls: type[Network], arguments: dict[str, Any], seed: int) -> Ne
         return cls(**arguments)
 
 
-def _add_lpips(
-    losses: Losses, lpips: LPIPSLoss | None, weight: float, estimate: torch.Tensor, target: torch.Tensor
+def _add_perceptual(
+    losses: Losses, perceptual: PerceptualLoss | None, weight: float, estimate: torch.Tensor, target: torch.Tensor
 ) -> Losses:
     """``losses`` (one so far) with ``"loss"``, the weighted sum; images in [-1,1]."""
     total = next(iter(losses.values()))
-    if lpips is not None:
-        losses["lpips"] = lpips(estimate, target)
-        total = total + weight * losses["lpips"]
+    if perceptual is not None:
+        losses["perceptual"] = perceptual(estimate, target)
+        total = total + weight * losses["perceptual"]
     return {"loss": total, **losses}

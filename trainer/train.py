@@ -28,7 +28,7 @@ from trainer.hub import prepare_repository, upload
 from trainer.initial_weights import initial_pipeline
 from trainer.loop import DivergedError, StageTrainer
 from trainer.model_card import model_card
-from trainer.preflight import load_lpips, preflight
+from trainer.preflight import load_perceptual, preflight
 from trainer.stages import DenoiserStage, SRNetStage, Stage
 from trainer.tracking import make_trackers, start_trackers
 from trainer.typed_yaml import ConfigError, to_plain
@@ -180,16 +180,16 @@ def make_accelerator(config: TrainConfig, stage: str) -> Accelerator:
 
 def make_stage(config: TrainConfig, name: str) -> Stage[Any]:
     """The stage with all that its losses need."""
-    lpips = load_lpips(config.training(name).lpips_weight, f"{name}_training.lpips_weight")
+    perceptual = load_perceptual(config, name)
     if name == "sr_net":
-        return SRNetStage(config, lpips)
+        return SRNetStage(config, perceptual)
     if config.stage == "unet" and config.init_from is not None and config.sr_net_from is None:
-        return DenoiserStage(config, lpips, initial_pipeline(config).sr_net)
+        return DenoiserStage(config, perceptual, initial_pipeline(config).sr_net)
     sr_net = load_sr_net(config.sr_net_folder)
     scale = sr_net.config["scale"]
     if scale != config.scale:
         raise ConfigError(f"{config.sr_net_folder}: has scale {scale}, the configuration {config.scale}")
-    return DenoiserStage(config, lpips, sr_net)
+    return DenoiserStage(config, perceptual, sr_net)
 
 
 if __name__ == "__main__":

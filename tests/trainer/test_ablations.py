@@ -23,8 +23,8 @@ SMALL: dict[str, Any] = {
     "mixed_precision": "no",
     "validate_every": 0,
     "sr_net": SR_NET,
-    "sr_net_training": {"max_steps": 1, "batch_size": 2, "lpips_weight": 0},
-    "unet_training": {"max_steps": 2, "batch_size": 2, "lpips_weight": 0},
+    "sr_net_training": {"max_steps": 1, "batch_size": 2, "perceptual_weight": 0},
+    "unet_training": {"max_steps": 2, "batch_size": 2, "perceptual_weight": 0},
 }
 
 

@@ -156,7 +156,7 @@ def test_published_is_what_was_published() -> None:
     training = config.unet_training
     assert (training.lr, training.weight_decay, training.warmup_steps) == (1e-4, 0.0, 5000)
     assert (training.max_steps, training.batch_size, training.lr_schedule) == (200_000, 16, "constant")
-    assert (training.ema_decay, training.lpips_weight, training.max_grad_norm) == (0.999, 0.5, None)
+    assert (training.ema_decay, training.perceptual_weight, training.max_grad_norm) == (0.999, 0.5, None)
     assert (config.mixed_precision, config.data.preset, config.data.hr_size) == ("fp16", "upsr", 256)
     assert 160 <= config.data.pool_size <= 180
     scheduler, published = UNWScheduler(**config.scheduler).config, UNWScheduler().config

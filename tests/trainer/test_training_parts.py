@@ -20,10 +20,11 @@ from trainer.config import DataConfig, StageConfig, load_config
 from trainer.ema import EMA
 from trainer.losses import LPIPSLoss
 from trainer.optimization import learning_rate
-from trainer.preflight import load_lpips, preflight
+from trainer.preflight import load_perceptual, preflight
 from trainer.stages import build_seeded, noisy_input
 from trainer.train import plan, run
 from trainer.typed_yaml import ConfigError
+from trainer.vgg_features import VGGFeatureLoss
 from upsr_core import ATDModel, UNWScheduler
 from upsr_core.conversion import build_published, load_published
 
@@ -189,15 +190,27 @@ def test_lpips_is_a_distance_with_gradients() -> None:
     assert lpips(torch.full_like(image, 3.0), torch.ones_like(image)).item() == 0
 
 
-def test_lpips_without_its_backbone_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert load_lpips(0.0, "unet_training.lpips_weight") is None
+def test_lpips_without_its_backbone_is_one_line(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert load_perceptual(load_config(config_file), "unet") is None
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     # A proxy that nothing listens at: no download, with or without a network.
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with pytest.raises(ConfigError, match=r"unet_training\.lpips_weight 0\.5 needs torchvision's VGG weights") as error:
-        load_lpips(0.5, "unet_training.lpips_weight")
+    message = r"unet_training\.perceptual_weight 0\.5 needs torchvision's VGG weights"
+    with pytest.raises(ConfigError, match=message) as error:
+        load_perceptual(load_config(config_file, ["unet_training.perceptual_weight=0.5"]), "unet")
     assert "\n" not in str(error.value)
+
+
+def test_vgg_features_need_no_download(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = ["unet_training.perceptual=vgg-features", "unet_training.perceptual_weight=0.01"]
+    config = load_config(config_file, overrides)
+    assert isinstance(load_perceptual(config, "unet"), VGGFeatureLoss)
+    monkeypatch.setattr("trainer.vgg_features.WEIGHTS_PACKAGE", "no_such_package")
+    with pytest.raises(ConfigError, match=r"^unet_training\.perceptual: .*pip install"):
+        load_perceptual(config, "unet")
 
 
 @pytest.mark.parametrize(
