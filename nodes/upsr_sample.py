@@ -13,14 +13,14 @@ from .images import check_image, frame_of, frame_weight, to_image
 from .notices import show_at_node, shown
 from .progress import NodeProgress
 
-COLOR_FIXES = ["none", "wavelet", "adain"]
-
 
 class UPSRSample(io.ComfyNode):
     """Upscales a batch frame by frame."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        from upsr_core.choices import COLOR_FIXES
+
         """Inputs and outputs."""
         return io.Schema(
             node_id="UPSRSample",
@@ -93,7 +93,7 @@ class UPSRSample(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "color_fix",
-                    options=COLOR_FIXES,
+                    options=list(COLOR_FIXES),
                     default="none",
                     tooltip="Gives the result the input's colours, for models that shift them. wavelet: its coarse "
                     "scales; adain: its mean and spread. The bundled model needs none.",

@@ -10,12 +10,9 @@ from typing import NoReturn
 
 from PIL import ImageColor
 
-from .color_fix import COLOR_FIXES
-from .image_io import WRITE_FORMATS
-from .pipeline_upsr import DEFAULT_TILE_OVERLAP
+from .choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP, DTYPES, WRITE_FORMATS
 
 FORMATS = sorted(suffix[1:] for suffix in WRITE_FORMATS)
-DTYPES = ("float32", "float16", "bfloat16")
 FILES_NOTE = """\
 IN is an image file, a folder, or a glob pattern (in quotes where the shell is not to expand it). Results
 appear whole or not at all; existing ones are replaced, inputs never. With several inputs a failure does not

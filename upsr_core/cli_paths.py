@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .image_io import WRITE_FORMATS
+from .choices import WRITE_FORMATS
+from .whole_files import remove_leftovers
 
 READ_SUFFIXES = (*WRITE_FORMATS, ".bmp", ".gif")
 
@@ -39,6 +40,8 @@ def plan_jobs(
         ValueError: nothing to read, an ``out`` that does not fit, or results that would overwrite one another
             or an input.
     """
+    if "" in inputs or out == "":
+        raise ValueError(f"{'an input' if '' in inputs else '-o'} is empty; is a variable of the shell not set?")
     one_file = len(inputs) == 1 and Path(inputs[0]).is_file()
     as_folder = out is not None and (out.endswith(("/", os.sep)) or Path(out).is_dir() or not one_file)
     if out is not None and not as_folder:
@@ -47,7 +50,7 @@ def plan_jobs(
         folder = None if out is None else Path(out)
         jobs = [
             Job(source, _target_in(folder, source, relative, suffix, name_end))
-            for source, relative in _find_sources(inputs, folder, recursive)
+            for source, relative in _find_sources(inputs, folder, recursive, name_end)
         ]
         if folder is not None:
             _check_folder(folder)
@@ -64,6 +67,7 @@ def prepare_folders(jobs: Sequence[Job]) -> None:
             raise ValueError(f"{folder}: cannot be created ({error.strerror}); name another place with -o") from error
         if not os.access(folder, os.W_OK):
             raise ValueError(f"{folder}: no permission to write there; name another place with -o")
+        remove_leftovers(folder)
 
 
 def _target_file(out: Path, suffix: str | None) -> Path:
@@ -91,8 +95,11 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"{folder}: looks like one file, but several inputs need a folder for their results")
 
 
-def _find_sources(inputs: Sequence[str], out: Path | None, recursive: bool) -> list[tuple[Path, Path]]:
-    """Every input image once, with the relative path that its result takes in an output folder."""
+def _find_sources(inputs: Sequence[str], out: Path | None, recursive: bool, name_end: str) -> list[tuple[Path, Path]]:
+    """Every input image once, with the relative path that its result takes in an output folder.
+
+    Where results lie beside the inputs, patterns do not match them: the same command can be run again.
+    """
     found: dict[Path, tuple[Path, Path]] = {}
     for given in inputs:
         path = Path(given)
@@ -110,7 +117,10 @@ def _find_sources(inputs: Sequence[str], out: Path | None, recursive: bool) -> l
             if not matches:
                 kind = "no file matches this pattern" if glob.has_magic(given) else "no such file or folder"
                 raise ValueError(f"{given}: {kind}")
-            pairs = [(match, Path(match.name)) for match in matches]
+            inputs_only = [match for match in matches if out is not None or not match.stem.endswith(name_end)]
+            if not inputs_only:
+                raise ValueError(f"{given}: matches only earlier results (*{name_end}.*); name them or give -o FOLDER")
+            pairs = [(match, Path(match.name)) for match in inputs_only]
         for source, relative in pairs:
             found.setdefault(source.resolve(), (source, relative))
     return list(found.values())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-COLOR_FIXES = ("none", "wavelet", "adain")
+from .choices import COLOR_FIXES
+
 # Each level doubles the reach: five blur with a standard deviation of 13 pixels, far above the detail that 4x adds.
 WAVELET_LEVELS = 5
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import secrets
 import struct
 import warnings
 from collections.abc import Callable
@@ -15,14 +13,12 @@ import cv2
 import numpy as np
 import torch
 
+from .choices import WRITE_FORMATS
 from .exif import HEIGHT, WIDTH, set_tags
 from .image_decoding import ImageFileError, decode, one_line
 from .image_encoding import encode
+from .whole_files import write_whole
 
-WRITE_FORMATS = {
-    **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"},
-    **{".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"},
-}
 LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # what libjpeg and libwebp take
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -181,7 +177,10 @@ def write_image(
         raise ImageFileError(
             f"{path}: {file_format} cannot hold this image ({one_line(error)}); write another format"
         ) from error
-    _write_whole(path, data)
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise _not_writable(path, error) from error
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -222,21 +221,6 @@ def _levels(image: DecodedImage, background: tuple[float, float, float] | None, 
     pixels = colours if alpha is None else torch.cat([colours, alpha], dim=1)
     levels = quantise(pixels, 2**depth - 1)[0].permute(1, 2, 0)
     return levels.numpy().astype(np.uint8 if depth == 8 else np.uint16)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.parent / f".upsr-{secrets.token_hex(8)}.tmp"
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise _not_writable(path, error) from error
 
 
 def _not_writable(path: Path, error: OSError) -> ImageFileError:

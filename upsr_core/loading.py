@@ -1,30 +1,15 @@
-"""Where models come from: the bundled one, folders, the Hugging Face Hub; and how diffusers learns of our classes."""
+"""Where models come from: the bundled one, folders, the Hugging Face Hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import diffusers
 import torch
-from diffusers.pipelines import pipeline_loading_utils
 from diffusers.utils import is_accelerate_available
 
 from .pipeline_upsr import UPSRPipeline
 
 BUNDLED_MODEL = Path(__file__).parent / "checkpoints" / "upsr-tiny-x4"
-
-
-def register_with_diffusers(*classes: type) -> None:
-    """Let diffusers save and load ``classes`` under the library name ``upsr_core``.
-
-    diffusers has no public hook for components of another package: without this, `save_pretrained` writes module
-    paths into model_index.json that no Hub repository can be loaded by.
-    """
-    loadable = {cls.__name__: ["save_pretrained", "from_pretrained"] for cls in classes}
-    pipeline_loading_utils.LOADABLE_CLASSES["upsr_core"] = loadable
-    pipeline_loading_utils.ALL_IMPORTABLE_CLASSES.update(loadable)
-    for cls in classes:
-        setattr(diffusers, cls.__name__, cls)
 
 
 def load_pipeline(

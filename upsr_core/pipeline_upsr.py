@@ -15,7 +15,9 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 
-from .color_fix import COLOR_FIXES, fix_color
+from .choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP
+from .color_fix import fix_color
+from .diffusers_hook import registered_with_diffusers
 from .image_input import ImageInput, to_output, to_tensor
 from .memory import free_bytes, largest_tile, tiles_per_call
 from .models import ATDModel, UPSRUNet
@@ -26,7 +28,6 @@ from .uncertainty import uncertainty, upsample
 
 logger = logging.get_logger(__name__)
 
-DEFAULT_TILE_OVERLAP = 16
 # g attends to tokens all over the image, so its tiles are as large as memory allows, and share more than others.
 SR_TILE_OVERLAP = 32
 
@@ -44,6 +45,7 @@ class UPSRPipelineOutput(BaseOutput):
     uncertainty: torch.Tensor
 
 
+@registered_with_diffusers
 class UPSRPipeline(DiffusionPipeline):
     """Super-resolution by uncertainty-guided diffusion.
 

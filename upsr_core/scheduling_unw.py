@@ -13,6 +13,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
+from .diffusers_hook import registered_with_diffusers
 from .uncertainty import noise_weight as uncertainty_noise_weight
 
 Timestep = int | float | torch.Tensor
@@ -31,6 +32,7 @@ class UNWSchedulerOutput(BaseOutput):
     pred_original_sample: torch.Tensor
 
 
+@registered_with_diffusers
 class UNWScheduler(SchedulerMixin, ConfigMixin):
     """Forward and reverse process of UPSR (Eq. 7 and 8), and with ``weight_min=1`` those of ResShift.
 

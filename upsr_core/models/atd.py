@@ -13,6 +13,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
 
+from ..diffusers_hook import registered_with_diffusers
 from ..padding import pad_to_multiple
 from ..uncertainty import upsample
 from .attention import LayerNorm, PixelLinear, WindowAttention, start_at_zero
@@ -191,6 +192,7 @@ def _conv(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+@registered_with_diffusers
 class ATDModel(CompleteWeights, ConfigMixin):
     """SR network g of UPSR, whose image conditions the denoiser and from which the uncertainty is estimated (Eq. 5).
 

@@ -13,6 +13,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.utils import BaseOutput
 from torch import nn
 
+from ..diffusers_hook import registered_with_diffusers
 from .attention import SHIFT_MASKS, GroupNorm, PixelLinear, ShiftMask, WindowAttention, start_at_zero
 from .complete_weights import CompleteWeights
 from .image_head import ImageHead, UpsampleConv
@@ -103,6 +104,7 @@ class Stage(nn.Module):
         return x if self.resample is None else self.resample(x)
 
 
+@registered_with_diffusers
 class UPSRUNet(CompleteWeights, ConfigMixin):
     """Denoiser f of UPSR: predicts the clean image from a noisy state, the SR network's image and the upsampled input.
 

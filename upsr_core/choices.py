@@ -1,0 +1,11 @@
+"""What users choose from, apart from the modules that do it: the command line answers before those are imported."""
+
+COLOR_FIXES = ("none", "wavelet", "adain")
+DTYPES = ("float32", "float16", "bfloat16")
+WRITE_FORMATS = {
+    **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"},
+    **{".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"},
+}
+"""By the suffix of the file."""
+DEFAULT_TILE_OVERLAP = 16
+"""LR pixels that neighbouring tiles share and are blended over."""

@@ -1,0 +1,65 @@
+"""Files that appear whole or not at all, whatever ends the process that writes them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be deleted anyway
+    fcntl = None  # type: ignore[assignment]
+
+_PATTERN = ".upsr-*.tmp"
+# A file is locked a moment after it is created.
+_SECONDS_TO_LOCK = 60
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside its place and move it there; what was there is replaced at the very end.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    temporary = path.parent / f".upsr-{secrets.token_hex(8)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            _lock(file)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            if fcntl is not None:
+                # Under the lock, so that no other run takes it for a leftover.
+                os.replace(temporary, path)
+        if fcntl is None:
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed runs have left half-written in a folder; files that a living run writes are left alone."""
+    for leftover in folder.glob(_PATTERN):
+        try:
+            with open(leftover, "r+b") as file:
+                status = os.fstat(file.fileno())
+                fresh = status.st_size == 0 and time.time() - status.st_mtime < _SECONDS_TO_LOCK
+                if fresh or not _lock(file):
+                    continue
+            leftover.unlink()
+        except OSError:
+            # Somebody else's, or gone already: no reason to refuse the work.
+            continue
+
+
+def _lock(file: IO[bytes]) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held by another process; or a file system without locks
+        return False
+    return True
