@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from trainer.sources.base import MAX_TRIES, UNREADABLE, ImageSource, Photo, Pixels, one_line
+from trainer.sources.base import MAX_TRIES, UNREADABLE, ImageSource, Photo, Pixels
 from trainer.typed_yaml import ConfigError
+from upsr_core.messages import one_line
 
 logger = logging.getLogger("trainer")
 

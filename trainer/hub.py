@@ -9,6 +9,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import LocalTokenNotFoundError, validate_repo_id
 
 from trainer.typed_yaml import ConfigError
+from upsr_core.messages import one_line
 
 # A connection that fails is an OSError with huggingface_hub 0.x, which uses requests, but no longer since 1.0.
 UNREACHABLE = (HTTPError, OSError)
@@ -29,7 +30,7 @@ def prepare_repository(repo_id: str, private: bool) -> None:
     except LocalTokenNotFoundError as error:
         raise ConfigError(f"--push-to-hub {repo_id}: not logged in; run: hf auth login, or set HF_TOKEN") from error
     except (HFValidationError, *UNREACHABLE) as error:
-        raise ConfigError(f"--push-to-hub {repo_id}: can not be written to ({_one_line(error)})") from error
+        raise ConfigError(f"--push-to-hub {repo_id}: can not be written to ({one_line(error)})") from error
 
 
 def upload(folder: Path, repo_id: str) -> str:
@@ -42,9 +43,5 @@ def upload(folder: Path, repo_id: str) -> str:
         commit = HfApi().upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a UPSR model")
     # RuntimeError: what the transfer of a large file raises.
     except (RuntimeError, *UNREACHABLE) as error:
-        raise ConnectionError(_one_line(error)) from error
+        raise ConnectionError(one_line(error)) from error
     return str(commit.commit_url)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .cli_arguments import parse_arguments
-from .cli_output import abandon, complain, one_line
+from .cli_output import abandon, complain
 from .cli_paths import Job, plan_jobs, prepare_folders
+from .messages import one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,12 +16,13 @@ import torch
 from .alpha import fill_transparent, upscale_alpha
 from .cli import OUT_OF_MEMORY
 from .cli_arguments import installed_version
-from .cli_output import abandon, complain, one_line, printable, say
+from .cli_output import abandon, complain, say
 from .cli_paths import Job
 from .conversion import convert_published, export_published
 from .image_io import DecodedImage, check_output, read_image, write_image
 from .loading import load_pipeline
 from .memory import is_out_of_memory
+from .messages import one_line, printable
 from .pipeline_upsr import UPSRPipeline
 from .resizing import output_size, resize
 from .uncertainty import heat_map

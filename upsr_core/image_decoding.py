@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import TiffImageFile
 
 from .exif import ORIENTATION, set_tags, upright_block
+from .messages import one_line
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 # What Pillow raises on damaged files, by format and place of the damage.
@@ -93,11 +94,6 @@ def _decode(path: Path, data: bytes) -> StoredImage:
         icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
         format="JPEG" if image.format == "MPO" else str(image.format),
     )
-
-
-def one_line(error: BaseException) -> str:
-    """The error's text in one line, for use in another."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _damaged(path: Path, error: BaseException) -> ImageFileError:

@@ -19,7 +19,7 @@ def to_tensor(images: ImageInput, argument: str = "image") -> torch.Tensor:
         images: one of
             a PIL image or a list of them (any mode without alpha, 8 bits a channel; converted to RGB);
             a float array (h,w,3) or (B,h,w,3) in [0,1], or uint8 in 0..255;
-            a float tensor (3,h,w) or (B,3,h,w) in [0,1];
+            a float tensor (3,h,w) or (B,3,h,w) in [0,1], or uint8 in 0..255;
             a list of such arrays or tensors of one size.
         argument: name of the argument in error messages.
 
@@ -72,9 +72,7 @@ def _from_pil(image: Image.Image, argument: str) -> torch.Tensor:
 def _from_array(array: np.ndarray, argument: str) -> torch.Tensor:
     if array.ndim not in (3, 4) or array.shape[-1] != 3:
         raise ValueError(f"{argument} as an array must be (h,w,3) or (B,h,w,3), not {array.shape}")
-    if array.dtype == np.uint8:
-        array = array.astype(np.float32) / 255
-    batch = torch.from_numpy(np.ascontiguousarray(array if array.ndim == 4 else array[None])).permute(0, 3, 1, 2)
+    batch = torch.tensor(array if array.ndim == 4 else array[None]).permute(0, 3, 1, 2)
     return _checked(batch, array.shape, argument)
 
 
@@ -83,8 +81,10 @@ def _checked(batch: torch.Tensor, given_shape: Sequence[int], argument: str) -> 
         raise ValueError(f"{argument} as a tensor must be (3,h,w) or (B,3,h,w), not {tuple(given_shape)}")
     if 0 in batch.shape:
         raise ValueError(f"{argument} is empty: shape {tuple(given_shape)}")
+    if batch.dtype == torch.uint8:
+        batch = batch.float() / 255
     if not batch.is_floating_point():
-        raise ValueError(f"{argument} must be float in [0,1] (or a uint8 array), not {batch.dtype}; divide it first")
+        raise ValueError(f"{argument} must be float in [0,1] or uint8, not {batch.dtype}; scale it to [0,1] first")
     batch = batch.float()
     low, high = batch.min().item(), batch.max().item()
     if not (low >= 0 and high <= 1):

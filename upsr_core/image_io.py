@@ -15,8 +15,9 @@ import torch
 
 from .choices import WRITE_FORMATS
 from .exif import HEIGHT, WIDTH, set_tags
-from .image_decoding import ImageFileError, decode, one_line
+from .image_decoding import ImageFileError, decode
 from .image_encoding import encode
+from .messages import one_line
 from .whole_files import write_whole
 
 LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # what libjpeg and libwebp take

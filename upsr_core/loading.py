@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 from diffusers.utils import is_accelerate_available
 
+from .choices import DTYPES
+from .messages import one_line
 from .pipeline_upsr import UPSRPipeline
 
+# ORGANISATION/NAME, and nothing that only a path can be.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 BUNDLED_MODEL = Path(__file__).parent / "checkpoints" / "upsr-tiny-x4"
 
 
 def load_pipeline(
     model: str | Path | None = None,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     variant: str | None = None,
 ) -> UPSRPipeline:
@@ -24,16 +29,18 @@ def load_pipeline(
     Args:
         model: a folder written by `save_pretrained` or `upsr convert`, a Hub repository id, or None for the small
             model that comes with the package.
-        dtype: dtype of the networks, by default float32; the diffusion state is float32 in any case.
+        dtype: of the networks, ``torch.float16`` or ``"float16"`` and so on; by default float32. The diffusion state is
+            float32 in any case.
         device: where to put it; by default it stays on the CPU.
         variant: weights variant to read, such as ``"fp16"``.
 
     Raises:
         ValueError: nothing there, or what is there is no UPSR model; the message names the file or key.
     """
+    dtype = _floating_dtype(dtype)
     source = BUNDLED_MODEL if model is None else model
     path = Path(source)
-    is_hub_id = not path.exists() and not path.is_absolute() and len(path.parts) == 2
+    is_hub_id = not path.exists() and _HUB_ID.fullmatch(str(source)) is not None
     if not is_hub_id and not (path / "model_index.json").is_file():
         raise ValueError(
             f"{source}: no such model folder (model_index.json is missing); name a folder written by save_pretrained "
@@ -42,11 +49,25 @@ def load_pipeline(
     try:
         pipe = UPSRPipeline.from_pretrained(
             str(source),
-            dtype=dtype or torch.float32,
+            dtype=dtype,
             variant=variant,
             # diffusers warns at every load where this needs accelerate and it is not installed.
             low_cpu_mem_usage=is_accelerate_available(),
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ValueError(f"{source}: cannot be loaded as a UPSR model: {' '.join(str(error).split())}") from error
+        if is_hub_id:
+            raise ValueError(
+                f"{source}: no such folder here, and no model by that name can be loaded from the Hugging Face Hub "
+                f"({one_line(error, 200)})"
+            ) from error
+        raise ValueError(f"{source}: cannot be loaded as a UPSR model: {one_line(error)}") from error
     return pipe.to(device) if device is not None else pipe
+
+
+def _floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    if dtype is None:
+        return torch.float32
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype must be {', '.join(DTYPES)} or a floating torch.dtype, not {dtype!r}")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -132,20 +133,26 @@ class UPSRPipeline(DiffusionPipeline):
         Raises:
             ValueError: for an argument out of its range, shape or type, or weights that give NaN.
         """
-        self._check_call(noise_strength, color_fix, output_type, callback_on_step_end_tensor_inputs)
+        self._check_components()
         device = self._execution_device
         scale = self.scale
-
-        # 1. The LR image, padded to a size the denoiser can fold
         lr = to_tensor(image).to(device)
         batch, _, height, width = lr.shape
         size = batch, scale * height, scale * width
-        lr = pad_to_multiple(lr, self.unet.config.pad_multiple)
-        tiling = self._tiling(lr, tile_size, tile_overlap, tile_batch_size)
+        self.check_inputs(
+            size, stochasticity, generator, noise, noise_strength, tile_size, tile_overlap, tile_batch_size, color_fix,
+            output_type, callback_on_step_end_tensor_inputs,
+        )  # fmt: skip
+        if noise_weight is not None:
+            noise_weight = self._padded("noise_weight", noise_weight, size).to(device)
+        if noise_mask is not None:
+            noise_mask = self._padded("noise_mask", noise_mask, size).to(device)
         if generator is not None and not isinstance(generator, torch.Generator):
             generator = list(generator)
-            if len(generator) != batch:
-                raise ValueError(f"generator has {len(generator)} entries for {batch} images; pass one per image")
+
+        # 1. The LR image, padded to a size the denoiser can fold
+        lr = pad_to_multiple(lr, self.unet.config.pad_multiple)
+        tiling = self._tiling(lr, tile_size, tile_overlap, tile_batch_size)
         self.scheduler.set_timesteps(num_inference_steps)
 
         steps = len(self.scheduler.timesteps)
@@ -155,21 +162,14 @@ class UPSRPipeline(DiffusionPipeline):
             # 2. Condition and uncertainty: one pass of g
             sr, upsampled = self._super_resolve(lr, progress, steps * len(tiling.chunks(batch)))
             psi = uncertainty(sr, upsampled)
-            if noise_weight is None:
-                weight = self.scheduler.noise_weight(psi)
-            else:
-                weight = self._padded("noise_weight", noise_weight, size).to(device)
-            weight = weight * noise_strength
+            weight = noise_strength * (self.scheduler.noise_weight(psi) if noise_weight is None else noise_weight)
             if noise_mask is not None:
-                weight = weight * self._padded("noise_mask", noise_mask, size).to(device)
+                weight = weight * noise_mask
             psi = psi[..., : scale * height, : scale * width].clone()
 
             # 3. The noisiest state: noise is drawn once for the whole image
             if noise is None:
                 noise = randn_tensor(tuple(upsampled.shape), generator=generator, device=device, dtype=torch.float32)
-            elif noise.shape != upsampled.shape:
-                expected = tuple(upsampled.shape)
-                raise ValueError(f"noise must have shape {expected} (padded size), not {tuple(noise.shape)}")
             latents = self.scheduler.prior_sample(upsampled, noise.to(device, torch.float32), weight)
             del noise
 
@@ -250,14 +250,10 @@ class UPSRPipeline(DiffusionPipeline):
         return call_network(self.unet, unshuffled[0], t, unshuffled[1])
 
     def _tiling(self, lr: torch.Tensor, tile_size: int | None, overlap: int, tile_batch_size: int | None) -> Tiling:
-        """Check the tiling arguments and fill in what is left to us: tile side and tiles per call."""
+        """Fill in what of the tiling is left to us: tile side and tiles per call."""
         unit = self.tile_multiple
         height, width = lr.shape[-2:]
         whole = max(height, width)
-        if tile_batch_size is not None and tile_batch_size < 1:
-            raise ValueError(f"tile_batch_size must be at least 1, not {tile_batch_size}")
-        if overlap < 0:
-            raise ValueError(f"tile_overlap must not be negative, but is {overlap}")
         free = free_bytes(lr.device)
         if tile_size is None:
             tile_size = largest_tile(self.unet, height, width, unit, free)
@@ -265,8 +261,6 @@ class UPSRPipeline(DiffusionPipeline):
                 logger.info("Tiles of %d LR pixels fit into the free memory.", tile_size)
         elif tile_size == 0:
             tile_size = whole
-        elif tile_size % unit or tile_size < 0:
-            raise ValueError(f"tile_size must be a multiple of {unit} LR pixels for this model, not {tile_size}")
         if tile_size < whole and overlap >= tile_size:
             raise ValueError(f"tile_overlap {overlap} must be smaller than tile_size {tile_size}")
         tiling = Tiling(height, width, tile_size, overlap, unit)
@@ -286,8 +280,8 @@ class UPSRPipeline(DiffusionPipeline):
                 f"{name} must be ({height},{width}), ({batch},{height},{width}) or ({batch},1|3,{height},{width}), "
                 f"the size of the output; not {tuple(plane.shape)}"
             )
-        if not plane.min() >= 0:
-            raise ValueError(f"{name} must not be negative or NaN")
+        if not 0 <= plane.min() <= plane.max() < math.inf:
+            raise ValueError(f"{name} must not be negative, infinite or NaN")
         return pad_to_multiple(plane, self.scale * self.unet.config.pad_multiple)
 
     def _check_components(self) -> None:
@@ -297,12 +291,51 @@ class UPSRPipeline(DiffusionPipeline):
         if self.sr_net.config.scale != self.scale:
             raise ValueError(f"sr_net has scale {self.sr_net.config.scale}, unet has {self.scale}; they must agree")
 
-    def _check_call(
-        self, noise_strength: float, color_fix: str, output_type: str, tensor_inputs: Sequence[str]
+    def check_inputs(
+        self,
+        size: tuple[int, int, int],
+        stochasticity: float,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        noise: torch.Tensor | None,
+        noise_strength: float,
+        tile_size: int | None,
+        tile_overlap: int,
+        tile_batch_size: int | None,
+        color_fix: str,
+        output_type: str,
+        tensor_inputs: Sequence[str],
     ) -> None:
-        self._check_components()
-        if not noise_strength >= 0:
-            raise ValueError(f"noise_strength must not be negative, but is {noise_strength}")
+        """Refuse arguments of `__call__` that are out of their range, shape or type, before any work.
+
+        Args:
+            size: images B, height s*h and width s*w of the output; the others are those of `__call__`.
+
+        Raises:
+            ValueError: the message names the argument.
+        """
+        if not 0 <= stochasticity <= 1:
+            raise ValueError(f"stochasticity must be in [0,1], not {stochasticity}")
+        if not 0 <= noise_strength < math.inf:
+            raise ValueError(f"noise_strength must be a number of at least 0, not {noise_strength}")
+        if generator is not None and not isinstance(generator, torch.Generator) and len(generator) != size[0]:
+            raise ValueError(f"generator has {len(generator)} entries for {size[0]} images; pass one per image")
+        if noise is not None:
+            unit = self.scale * self.unet.config.pad_multiple
+            expected = (size[0], 3, *(side + -side % unit for side in size[1:]))
+            if noise.shape != expected:
+                raise ValueError(f"noise must have shape {expected} (padded size), not {tuple(noise.shape)}")
+            if not noise.isfinite().all():
+                raise ValueError("noise holds NaN or infinite values; pass standard normal noise")
+        unit, whole = self.tile_multiple, (int, np.integer)
+        if tile_size is not None and (not isinstance(tile_size, whole) or tile_size < 0 or tile_size % unit):
+            raise ValueError(
+                f"tile_size must be a multiple of {unit} LR pixels for this model, None (by the free memory) or 0 (no "
+                f"tiles), not {tile_size!r}"
+            )
+        if not isinstance(tile_overlap, whole) or tile_overlap < 0:
+            raise ValueError(f"tile_overlap must be a whole number of LR pixels of at least 0, not {tile_overlap!r}")
+        if tile_batch_size is not None and (not isinstance(tile_batch_size, whole) or tile_batch_size < 1):
+            raise ValueError(f"tile_batch_size must be a whole number of at least 1, not {tile_batch_size!r}")
         if color_fix not in COLOR_FIXES:
             raise ValueError(f"color_fix must be one of {', '.join(COLOR_FIXES)}, not {color_fix!r}")
         if output_type not in ("pil", "np", "pt"):

@@ -18,6 +18,8 @@ from .uncertainty import noise_weight as uncertainty_noise_weight
 
 Timestep = int | float | torch.Tensor
 
+MAX_TRAIN_TIMESTEPS = 100_000
+
 
 @dataclass
 class UNWSchedulerOutput(BaseOutput):
@@ -46,7 +48,7 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
     ``UNWScheduler(15, kappa=2.0, min_noise_level=0.04, power=0.3, input_variance=1.0, weight_min=1.0)``.
 
     Args:
-        num_train_timesteps: number of steps T, at least 2.
+        num_train_timesteps: number of steps T, 2 to 100,000.
         kappa: standard deviation of the noise at eta = 1, in [-1,1] units.
         min_noise_level: bounds sqrt(eta) of step 0, together with min_noise_level / kappa and sqrt(0.001).
         etas_end: sqrt(eta) of the last step (it bounds the root, not eta), in (0,1].
@@ -74,10 +76,10 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         psi_max: float = 0.1,
         weight_min: float = 0.4,
     ):
-        if num_train_timesteps < 2:
+        if type(num_train_timesteps) is not int or not 2 <= num_train_timesteps <= MAX_TRAIN_TIMESTEPS:
             raise ValueError(
-                f"num_train_timesteps must be at least 2, got {num_train_timesteps}; set_timesteps(1) is the "
-                "one-step mode"
+                f"num_train_timesteps must be a whole number from 2 to {MAX_TRAIN_TIMESTEPS}, got "
+                f"{num_train_timesteps!r}; set_timesteps(1) is the one-step mode"
             )
         positive = {"kappa": kappa, "min_noise_level": min_noise_level, "power": power, "psi_max": psi_max}
         for name, value in positive.items():

@@ -10,7 +10,8 @@ import pytest
 
 from tests.core.test_cli import save_photo
 from upsr_core.cli import main
-from upsr_core.cli_output import complain, one_line, printable, say
+from upsr_core.cli_output import complain, say
+from upsr_core.messages import one_line, printable
 
 COMMAND = [sys.executable, "-m", "upsr_core.cli"]
 

@@ -73,6 +73,7 @@ def test_every_input_kind_gives_the_same_image(tiny_pipe: UPSRPipeline) -> None:
         array,
         as_float,
         as_float[None],
+        torch.from_numpy(array).permute(2, 0, 1),
         torch.from_numpy(as_float).permute(2, 0, 1),
         torch.from_numpy(as_float).permute(2, 0, 1)[None].double(),
     ]
@@ -191,7 +192,7 @@ LR = smooth_image(16, 16)
     [
         ({"image": LR * 2}, r"must be in \[0,1\]"),
         ({"image": LR * float("nan")}, "holds NaN"),
-        ({"image": LR.byte()}, "must be float"),
+        ({"image": LR.int()}, "must be float"),
         ({"image": LR[:, :2]}, r"must be \(3,h,w\)"),
         ({"image": np.zeros((4, 4), np.float32)}, r"must be \(h,w,3\)"),
         ({"image": LR[..., :0]}, "is empty"),
@@ -205,19 +206,27 @@ LR = smooth_image(16, 16)
         ({"stochasticity": 1.5}, "stochasticity must be"),
         ({"noise_strength": -1.0}, "noise_strength must"),
         ({"noise": torch.zeros(1, 3, 8, 8)}, "noise must have shape"),
+        ({"noise": torch.full((1, 3, 64, 64), torch.nan)}, "noise holds NaN"),
+        ({"noise_strength": float("inf")}, "noise_strength must"),
         ({"noise_mask": torch.zeros(1, 3, 8, 8)}, "noise_mask must be"),
+        ({"noise_weight": torch.full((64, 64), torch.inf)}, "noise_weight must not be"),
         ({"noise_mask": -torch.ones(64, 64)}, "noise_mask must not be negative"),
         ({"tile_size": 24}, "multiple of 16"),
         ({"tile_size": -16}, "multiple of 16"),
         ({"image": smooth_image(32, 32), "tile_size": 16, "tile_overlap": 16}, "smaller than tile_size"),
-        ({"tile_overlap": -1}, "tile_overlap must not be negative"),
+        ({"tile_overlap": -1}, "tile_overlap must be a whole number"),
+        ({"tile_overlap": 0.5}, "tile_overlap must be a whole number"),
+        ({"tile_size": "auto"}, "tile_size must be a multiple of 16 LR pixels"),
         ({"tile_batch_size": 0}, "tile_batch_size must be"),
         ({"output_type": "latent"}, "output_type must be"),
         ({"generator": [torch.Generator()] * 2}, "2 entries for 1 images"),
         ({"callback_on_step_end_tensor_inputs": ["prompt"]}, "no 'prompt'"),
     ],
 )
-def test_bad_arguments_are_refused_in_one_line(tiny_pipe: UPSRPipeline, args: dict, message: str) -> None:
+def test_bad_arguments_are_refused_in_one_line_before_any_work(
+    tiny_pipe: UPSRPipeline, monkeypatch: pytest.MonkeyPatch, args: dict, message: str
+) -> None:
+    monkeypatch.setattr(tiny_pipe, "_super_resolve", lambda *_: pytest.fail("g ran"))
     with pytest.raises(ValueError, match=message) as caught:
         tiny_pipe(**{"image": LR, **args})
     assert "\n" not in str(caught.value)
@@ -262,6 +271,27 @@ def test_half_precision_variant(tmp_path: Path) -> None:
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
     assert DiffusionPipeline.from_pretrained(tmp_path / "half", variant="fp16").unet.dtype == torch.float32
+
+
+def test_dtype_by_name(tiny_folder: Path) -> None:
+    assert load_pipeline(tiny_folder, dtype="bfloat16").unet.dtype == torch.bfloat16
+    for wrong in ("half16", "int8", torch.int8):
+        with pytest.raises(ValueError, match="dtype must be float32, float16, bfloat16"):
+            load_pipeline(tiny_folder, dtype=wrong)
+
+
+@pytest.mark.parametrize("name", ["../runs/mine", "./mine", "runs/mine/", "a/b/c", "runs/"])
+def test_a_path_is_not_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(UPSRPipeline, "from_pretrained", lambda *_, **__: pytest.fail("asked the Hub"))
+    with pytest.raises(ValueError, match="no such model folder"):
+        load_pipeline(name)
+
+
+def test_what_the_hub_does_not_have_is_one_short_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match=r"^runs/mine: no such folder here, and no model by that name") as caught:
+        load_pipeline("runs/mine")
+    assert len(str(caught.value)) < 400
 
 
 def test_nothing_to_load_is_one_clear_line(tiny_folder: Path, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from upsr_core.messages import one_line
+
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".jp2"})
 # What Pillow raises for files that are broken in one way or another.
 UNREADABLE = (
@@ -97,8 +99,3 @@ def read_rgb(file: str | Path | IO[bytes]) -> Pixels:
         if "transparency" in image.info:
             image = image.convert("RGBA")
         return np.asarray(image.convert("RGB"))
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message, for the end of a line."""
-    return " ".join(str(error).split()) or type(error).__name__

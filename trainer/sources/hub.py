@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data_config import DatasetConfig
-from trainer.sources.base import UNREADABLE, ImageSource, Photo, one_line, read_rgb
+from trainer.sources.base import UNREADABLE, ImageSource, Photo, read_rgb
+from upsr_core.messages import one_line
 
 
 class DatasetSource(ImageSource):

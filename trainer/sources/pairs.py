@@ -7,8 +7,9 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from trainer.sources.base import UNREADABLE, ImageSource, Photo, one_line, read_rgb
+from trainer.sources.base import UNREADABLE, ImageSource, Photo, read_rgb
 from trainer.sources.folders import FolderSource
+from upsr_core.messages import one_line
 
 # EXIF orientations that turn an image by a quarter.
 _QUARTER_TURNS = (5, 6, 7, 8)

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trainer.sources.base import IMAGE_EXTENSIONS, ImageSource, Photo, is_image, one_line, read_rgb
+from trainer.sources.base import IMAGE_EXTENSIONS, ImageSource, Photo, is_image, read_rgb
 from trainer.sources.file_index import FileIndex, PackedStrings, kept_index, stamp
+from upsr_core.messages import one_line
 
 logger = logging.getLogger("trainer")
 

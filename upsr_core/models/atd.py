@@ -18,6 +18,7 @@ from ..padding import pad_to_multiple
 from ..uncertainty import upsample
 from .attention import LayerNorm, PixelLinear, WindowAttention, start_at_zero
 from .complete_weights import CompleteWeights
+from .config_bounds import check_whole_numbers
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -192,6 +193,20 @@ def _conv(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+_BOUNDS = {
+    "scale": (1, 16),
+    "in_channels": (1, 64),
+    "embed_dim": (1, 1024),
+    "depths": (1, 64),
+    "num_heads": (1, 64),
+    "window_size": (1, 256),
+    "category_size": (1, 65536),
+    "num_tokens": (1, 4096),
+    "reduced_dim": (1, 1024),
+    "convffn_kernel_size": (1, 63),
+}
+
+
 @registered_with_diffusers
 class ATDModel(CompleteWeights, ConfigMixin):
     """SR network g of UPSR, whose image conditions the denoiser and from which the uncertainty is estimated (Eq. 5).
@@ -236,6 +251,7 @@ class ATDModel(CompleteWeights, ConfigMixin):
         global_residual: bool = False,
     ):
         super().__init__()
+        check_whole_numbers(self.config, _BOUNDS)
         if len(num_heads) != len(depths):
             raise ValueError(f"num_heads must have {len(depths)} entries like depths, not {len(num_heads)}")
         if any(embed_dim % heads for heads in num_heads):

@@ -16,6 +16,7 @@ from torch import nn
 from ..diffusers_hook import registered_with_diffusers
 from .attention import SHIFT_MASKS, GroupNorm, PixelLinear, ShiftMask, WindowAttention, start_at_zero
 from .complete_weights import CompleteWeights
+from .config_bounds import check_whole_numbers
 from .image_head import ImageHead, UpsampleConv
 
 NORM_GROUPS = 32
@@ -261,8 +262,24 @@ class UPSRUNet(CompleteWeights, ConfigMixin):
         return stage(x, time)
 
 
+_BOUNDS = {
+    "out_channels": (1, 64),
+    "image_size": (1, 65536),
+    "model_channels": (1, 2048),
+    "channel_mult": (1, 16),
+    "num_res_blocks": (1, 32),
+    "swin_depth": (1, 64),
+    "swin_embed_dim": (1, 4096),
+    "window_size": (1, 256),
+    "num_head_channels": (1, 4096),
+    "num_feat": (1, 2048),
+    "pad_multiple": (1, 65536),
+}
+
+
 def _check_config(config: Any) -> None:
     """Refuse configurations that cannot be built, each with one line that names the value to change."""
+    check_whole_numbers(config, _BOUNDS)
     levels = len(config.channel_mult)
     if config.scale not in (1, 2, 4, 8):
         raise ValueError(f"scale must be 1, 2, 4 or 8, not {config.scale}")
