@@ -72,7 +72,13 @@ def find_models(roots: Iterable[str | Path]) -> dict[str, ModelFiles]:
 
 
 def _models_under(root: Path) -> Iterator[tuple[str, ModelFiles]]:
+    visited: set[str] = set()
     for parent, folders, names in os.walk(root, followlinks=True):
+        # A link may lead back to where it is.
+        if (real := os.path.realpath(parent)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
         folder = Path(parent)
         relative = folder.relative_to(root).as_posix()
         if INDEX in names:

@@ -83,3 +83,9 @@ def test_the_fingerprint_changes_with_the_files(folders: ModuleType, tmp_path: P
     assert folders.find_models([tmp_path])["photos"].fingerprint() == before
     (tmp_path / "photos" / "unet" / "weights.safetensors").write_bytes(b"other")
     assert files.fingerprint() != before
+
+
+def test_a_link_back_to_its_own_folder_ends(folders: ModuleType, tmp_path: Path) -> None:
+    write(tmp_path / "mine" / "v2" / "model_index.json")
+    (tmp_path / "mine" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    assert list(folders.find_models([tmp_path])) == [BUNDLED, "mine/v2"]
