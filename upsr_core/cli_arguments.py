@@ -80,9 +80,11 @@ def _add_file_arguments(parser: argparse.ArgumentParser) -> None:
     add("inputs", nargs="+", metavar="IN", help="image file, folder or glob pattern")
     add("-o", "--out", help="file for one input, folder for several or for a folder; default: beside IN")
     add("-r", "--recursive", action="store_true", help="descend into subfolders")
-    add("--format", choices=FORMATS, help="default: what -o names, else the input's, else png")
+    add("-f", "--format", choices=FORMATS, help="default: what -o names, else the input's, else png")
     add("--quality", type=_number(int, 1, 100), default=95, metavar="Q", help="of JPEG and WebP; default 95")
     add("--skip-existing", action="store_true", help="leave out inputs whose result exists")
+    help = "refuse inputs of more pixels; default about 89 million, as larger ones are often made to fill the memory"
+    add("--max-pixels", type=_number(int, 1), metavar="N", help=help)
 
 
 def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +98,7 @@ def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     help = "give the result the input's colours: wavelet (coarse scales), adain (mean and spread); default none"
     add("--color-fix", choices=COLOR_FIXES, default="none", help=help)
     help = "enlargement; below the model's own, its result is resized (Lanczos)"
-    add("--scale", type=_number(float, 0.01), metavar="S", help=help)
+    add("-s", "--scale", type=_number(float, 0.01), metavar="S", help=help)
     help = "colour (name or #rrggbb) to put behind transparent images, as JPEG needs it"
     add("--background", type=_colour, metavar="COLOUR", help=help)
 
@@ -110,13 +112,14 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="cpu, cuda, cuda:1, mps, ...; default: an accelerator if there is one",
     )
+    add("--threads", type=_number(int, 1, 1024), metavar="N", help="processor threads; default: as many as cores")
     add("--dtype", choices=DTYPES, default="float32", help="of the networks; default float32")
 
 
 def _add_tile_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("tiles").add_argument
     help = "side in input pixels of the tiles to work on; default auto: by the free memory"
-    add("--tile", type=_tile, metavar="N|auto|off", help=help)
+    add("-t", "--tile", type=_tile, metavar="N|auto|off", help=help)
     help = f"input pixels that tiles share and are blended over; default {DEFAULT_TILE_OVERLAP}"
     add("--tile-overlap", type=_number(int, 0), default=DEFAULT_TILE_OVERLAP, metavar="N", help=help)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import diffusers
 import torch
+from PIL import Image
 
 from .alpha import fill_transparent, upscale_alpha
 from .cli import OUT_OF_MEMORY
@@ -30,6 +31,7 @@ from .uncertainty import heat_map
 
 def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
     """``upsr upscale``; its exit status."""
+    _set_limits(args)
     pipe = _load(args)
     if args.tile and args.tile % pipe.tile_multiple:
         raise ValueError(f"--tile {args.tile} must be a multiple of {pipe.tile_multiple} for this model")
@@ -69,6 +71,7 @@ def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
 
 def show_uncertainty(args: argparse.Namespace, jobs: list[Job]) -> int:
     """``upsr uncertainty``; its exit status."""
+    _set_limits(args)
     pipe = _load(args)
     psi_max = args.psi_max or pipe.scheduler.config.psi_max
 
@@ -81,6 +84,13 @@ def show_uncertainty(args: argparse.Namespace, jobs: list[Job]) -> int:
         return f"{width}x{height}, mean uncertainty {psi.mean():.4f}, last colour {psi_max:g}"
 
     return _run_jobs(jobs, process, pipe, args.skip_existing)
+
+
+def _set_limits(args: argparse.Namespace) -> None:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.max_pixels:
+        Image.MAX_IMAGE_PIXELS = args.max_pixels
 
 
 def _load(args: argparse.Namespace) -> UPSRPipeline:

@@ -110,7 +110,7 @@ def _open(path: Path, data: bytes) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageFileError(
             f"{path}: has more than {Image.MAX_IMAGE_PIXELS} pixels, as decompression bombs do; cut it up, "
-            "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
+            "or raise PIL.Image.MAX_IMAGE_PIXELS (--max-pixels) if you trust the file"
         ) from error
     except Image.UnidentifiedImageError as error:
         raise ImageFileError(

@@ -362,3 +362,29 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     process.stdout.close()
     assert "Broken pipe" not in process.stderr.read()
     assert process.wait() == 1
+
+
+def test_short_options_mean_the_long_ones(model: list[str], photo: Path, tmp_path: Path) -> None:
+    short = ["-s", "2", "-f", "webp", "-t", "32"]
+    long = ["--scale", "2", "--format", "webp", "--tile", "32"]
+    for name, options in {"short": short, "long": long}.items():
+        assert main(["upscale", str(photo), "-o", f"{tmp_path / name}/", *options, *model]) == 0
+    results = [tmp_path / name / "photo.webp" for name in ("short", "long")]
+    assert results[0].read_bytes() == results[1].read_bytes()
+    assert size_of(results[0]) == (40, 26)
+
+
+def test_larger_images_than_allowed_are_refused(
+    model: list[str], photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    assert main(["upscale", str(photo), "--max-pixels", "259", *model]) == 2
+    assert "has more than 259 pixels" in capsys.readouterr().err
+    assert main(["upscale", str(photo), "--max-pixels", "260", *model]) == 0
+
+
+def test_threads(model: list[str], photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    assert main(["uncertainty", str(photo), "--threads", "3", *model]) == 0
+    assert counts == [3]
