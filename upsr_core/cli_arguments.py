@@ -97,8 +97,11 @@ def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     add("--noise-strength", type=_number(float, 0), default=1.0, metavar="F", help=help)
     help = "give the result the input's colours: wavelet (coarse scales), adain (mean and spread); default none"
     add("--color-fix", choices=COLOR_FIXES, default="none", help=help)
+    size = parser.add_argument_group("size of the result").add_mutually_exclusive_group()
     help = "enlargement; below the model's own, its result is resized (Lanczos)"
-    add("-s", "--scale", type=_number(float, 0.01), metavar="S", help=help)
+    size.add_argument("-s", "--scale", type=_number(float, 0.01), metavar="S", help=help)
+    help = "width in pixels, at most the model's enlargement of each input; resized like --scale"
+    size.add_argument("--width", type=_number(int, 1), metavar="W", help=help)
     help = "colour (name or #rrggbb) to put behind transparent images, as JPEG needs it"
     add("--background", type=_colour, metavar="COLOUR", help=help)
 

@@ -44,7 +44,14 @@ def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
 
     def process(job: Job) -> str:
         image, lr = _read(job)
-        height, width = output_size(lr.shape[-2], lr.shape[-1], scale)
+        factor = scale
+        if args.width:
+            factor = args.width / lr.shape[-1]
+            if factor > pipe.scale:
+                raise ValueError(
+                    f"{job.source}: --width {args.width} is more than {pipe.scale} times its {lr.shape[-1]} pixels"
+                )
+        height, width = output_size(lr.shape[-2], lr.shape[-1], factor)
         check_output(job.target, height, width, image.alpha is not None and args.background is None)
         images, _ = pipe(
             lr,

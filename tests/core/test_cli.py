@@ -388,3 +388,12 @@ def test_threads(model: list[str], photo: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch, "set_num_threads", counts.append)
     assert main(["uncertainty", str(photo), "--threads", "3", *model]) == 0
     assert counts == [3]
+
+
+def test_width_is_that_of_every_result(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, size in {"a": (20, 13), "b": (31, 50), "narrow": (9, 9)}.items():
+        save_photo(tmp_path / "in" / f"{name}.png", size=size)
+    assert main(["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--width", "37", *model]) == 1
+    assert {path.name: size_of(path) for path in (tmp_path / "out").iterdir()} == {"a.png": (37, 24), "b.png": (37, 60)}
+    assert "--width 37 is more than 4 times its 9 pixels" in capsys.readouterr().err
+    assert main(["upscale", str(tmp_path / "in"), "-o", "x/", "--width", "37", "-s", "2"]) == 2
