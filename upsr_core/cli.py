@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .cli_arguments import parse_arguments
-from .cli_output import abandon, complain
+from .cli_output import complain
 from .cli_paths import Job, plan_jobs, prepare_folders
 from .messages import one_line
 
@@ -32,7 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return commands[args.command](args)
         except BrokenPipeError:
             # Whoever read the output has seen enough, as `head` does.
-            abandon(sys.stdout)
             return 1
         except (ValueError, OSError) as error:
             complain(f"error: {one_line(error)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +16,7 @@ from PIL import Image
 from .alpha import fill_transparent, upscale_alpha
 from .cli import OUT_OF_MEMORY
 from .cli_arguments import installed_version
-from .cli_output import abandon, complain, say
+from .cli_output import complain, say
 from .cli_paths import Job
 from .conversion import convert_published, export_published
 from .image_io import DecodedImage, check_output, read_image, write_image
@@ -141,9 +140,8 @@ def _run_jobs(jobs: list[Job], process: Callable[[Job], str], pipe: UPSRPipeline
         except OSError as error:
             # The images are what was asked for: they are made all the same.
             unsaid = error
-            abandon(sys.stdout)
     if unsaid is not None:
-        complain(f"error: standard output cannot be written ({unsaid.strerror}); the images are made")
+        complain(f"error: {unsaid.strerror}; the images are made")
     if failures:
         complain(f"error: {len(failures)} of {len(todo)} images failed", *failures)
     return 1 if failures or unsaid else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 from .messages import printable
@@ -21,18 +22,10 @@ def say(message: str) -> None:
 
 def complain(message: str, *details: str) -> None:
     """Print a line and its details to standard error; where that cannot be written, nobody is left to tell."""
-    try:
+    with suppress(OSError):
         _print(sys.stderr, message, "upsr: ")
         for detail in details:
             _print(sys.stderr, detail, "  ")
-    except OSError:
-        abandon(sys.stderr)
-
-
-def abandon(stream: TextIO | None) -> None:
-    """Drop what a stream still holds, or Python would try to write it once more at its end, and complain."""
-    if stream is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print(stream: TextIO | None, message: str, before: str) -> None:
@@ -40,4 +33,9 @@ def _print(stream: TextIO | None, message: str, before: str) -> None:
         return
     encoding = stream.encoding or "utf-8"
     line = printable(message).encode(encoding, "backslashreplace").decode(encoding)
-    print(before + line, file=stream, flush=True)
+    try:
+        print(before + line, file=stream, flush=True)
+    except OSError as error:
+        # Or Python would try to write what the stream still holds once more at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise OSError(error.errno, f"the output cannot be written ({error.strerror})") from error

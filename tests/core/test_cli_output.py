@@ -71,7 +71,7 @@ def test_a_full_output_does_not_stop_the_images(tmp_path: Path, model_options: l
     assert run.returncode == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "b.png"}
     assert run.stderr.splitlines() == [
-        "upsr: error: standard output cannot be written (No space left on device); the images are made"
+        "upsr: error: the output cannot be written (No space left on device); the images are made"
     ]
 
 
@@ -107,3 +107,16 @@ def test_a_pattern_can_be_run_again(
     (tmp_path / "a.png").unlink()
     assert main(command) == 2
     assert "matches only earlier results" in capsys.readouterr().err
+
+
+def test_an_interrupt_before_anything_is_loaded_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = save_photo(tmp_path / "a.png")
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("upsr_core.cli.prepare_folders", interrupt)
+    assert main(["upscale", str(photo)]) == 130
+    assert capsys.readouterr().err == "upsr: interrupted\n"
