@@ -11,9 +11,9 @@ from pathlib import Path
 import diffusers
 import torch
 
-from trainer.degradations import DEGRADATION_PRESETS, Degradation
 from upsr_core import UPSRPipeline, load_pipeline
-from upsr_core.published_config import build_published
+from upsr_core.degradation.degrading import DEGRADATION_PRESETS, Degradation
+from upsr_core.published.config import build_published
 from upsr_core.uncertainty import upsample
 
 

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.common import add_model_argument, add_threads_argument, degradation, load_model, upscale_each_way
-from trainer.degradations import DEGRADATION_PRESETS
 from upsr_core import UPSRPipeline
-from upsr_core.image_io import DecodedImage, ImageFileError, read_image, write_image
+from upsr_core.degradation.degrading import DEGRADATION_PRESETS
+from upsr_core.images.files import DecodedImage, ImageFileError, read_image, write_image
 from upsr_core.uncertainty import heat_map
 
 FONT_SIZE, MARGIN, GAP = 18, 6, 6

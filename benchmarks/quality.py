@@ -25,12 +25,12 @@ from benchmarks.common import (
     model_name,
     upscale_each_way,
 )
-from trainer.data import ValidationDataset
-from trainer.degradations import DEGRADATION_PRESETS
-from trainer.metrics import colour_shift, fine_detail_ratio, psnr, ssim
-from trainer.sources.folders import FolderSource
+from trainer.data.crops import ValidationDataset
+from trainer.data.sources.image_folders import FolderSource
 from upsr_core import UPSRPipeline
-from upsr_core.image_io import quantise
+from upsr_core.degradation.degrading import DEGRADATION_PRESETS
+from upsr_core.evaluation.metrics import colour_shift, fine_detail_ratio, psnr, ssim
+from upsr_core.images.files import quantise
 
 METRICS = ("psnr", "ssim", "fine_detail", "grid", "shift_red", "shift_green", "shift_blue")
 

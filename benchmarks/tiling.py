@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.common import add_model_argument, add_threads_argument, load_model, markdown_table, model_name
 from upsr_core import UPSRPipeline
-from upsr_core.image_io import read_image
+from upsr_core.images.files import read_image
 from upsr_core.tiling import plan_tiles
 
 

@@ -27,14 +27,14 @@ import torch
 from benchmarks.common import add_threads_argument, machine, markdown_table
 from benchmarks.memory import MIB, status_bytes
 from trainer.config import TrainConfig, load_config
-from trainer.degradation_config import DEGRADATION_PRESETS
 from trainer.loop import StageTrainer
-from trainer.losses import LPIPSLoss
+from trainer.losses.terms import LPIPSLoss
 from trainer.meter import Meter
 from trainer.stages import DenoiserStage, SRNetStage, Stage, build_seeded
 from trainer.train import make_accelerator
 from trainer.typed_yaml import ConfigError
 from upsr_core import ATDModel
+from upsr_core.degradation.config import DEGRADATION_PRESETS
 
 PARTS = ("data", "degradation", "forward", "backward", "optimiser", "EMA")
 WITHOUT_VALIDATION: dict[str, Any] = dict.fromkeys(("val_dir", "val_lr_dir", "val_shards", "val_dataset"))

@@ -80,7 +80,7 @@ class LoadUPSR(io.ComfyNode):
         repo_id = repo_id.strip()
         try:
             from upsr_core import load_pipeline
-            from upsr_core.conversion import convert_pair
+            from upsr_core.published.conversion import convert_pair
         except ModuleNotFoundError as error:
             raise RuntimeError(
                 f"the Python package {error.name!r} is missing; run: pip install -r {PACK / 'requirements.txt'}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.data_config import DataConfig
+from trainer.data.config import DataConfig
 from trainer.typed_yaml import apply_overrides, arguments_of, build, load_yaml
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 

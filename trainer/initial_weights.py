@@ -9,7 +9,7 @@ import torch
 from trainer.config import TrainConfig
 from trainer.typed_yaml import ConfigError
 from upsr_core import ATDModel, UPSRPipeline, UPSRUNet, load_pipeline
-from upsr_core.conversion import convert_pair
+from upsr_core.published.conversion import convert_pair
 
 # Can differ between what was trained and what goes on: they change no tensor and no output.
 IRRELEVANT = ("dropout",)

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from trainer.batches import Batches, derived_seed
-from trainer.checkpointing import Progress, load_checkpoint, save_checkpoint
 from trainer.config import STAGES, TrainConfig
+from trainer.data.batches import Batches, derived_seed
 from trainer.ema import EMA
-from trainer.evaluation import Evaluation
-from trainer.folders import remove_leftovers
+from trainer.evaluation.scoring import Evaluation
 from trainer.meter import Meter
 from trainer.optimization import learning_rate, make_optimizer
+from trainer.output.atomic_folders import remove_leftovers
+from trainer.output.checkpointing import Progress, load_checkpoint, save_checkpoint
 from trainer.sharding import check_launch, whole
 from trainer.stages import Stage
 from trainer.stop_signals import StopSignals

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 
 from trainer.config import TrainConfig
-from trainer.degradations import Degradation
-from trainer.export import load_sr_net
+from trainer.data.sources.opening import training_source, validation_source
 from trainer.initial_weights import initial_pipeline
-from trainer.losses import LPIPSLoss, PerceptualLoss
-from trainer.sources.opening import training_source, validation_source
-from trainer.tracking import check_trackers
+from trainer.losses.terms import LPIPSLoss, PerceptualLoss
+from trainer.losses.vgg_features import VGGFeatureLoss
+from trainer.output.export import load_sr_net
+from trainer.output.tracking import check_trackers
 from trainer.typed_yaml import ConfigError
-from trainer.vgg_features import VGGFeatureLoss
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
+from upsr_core.degradation.degrading import Degradation
 
 
 def preflight(config: TrainConfig) -> None:

@@ -17,11 +17,11 @@ if __name__ == "__main__":
 import torch
 import torch.nn.functional as F
 
-from trainer.batches import Batches, derived_seed
 from trainer.config import STAGES, TrainConfig, load_config
+from trainer.data.batches import Batches, derived_seed
+from trainer.evaluation.validation import save_png
 from trainer.preflight import check_data
 from trainer.typed_yaml import ConfigError
-from trainer.validation import save_png
 
 COLUMNS = 3
 GAP = 8

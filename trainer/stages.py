@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.export import export
+from trainer.evaluation.validation import Upscaler, pipeline_upscaler, sr_upscaler
 from trainer.initial_weights import initial_pipeline
-from trainer.losses import PerceptualLoss
-from trainer.validation import Upscaler, pipeline_upscaler, sr_upscaler
+from trainer.losses.terms import PerceptualLoss
+from trainer.output.export import export
 from trainer.weight_edits import edit_weights
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 from upsr_core.uncertainty import uncertainty, upsample

@@ -20,17 +20,17 @@ import yaml
 from accelerate import Accelerator, PartialState
 from accelerate.utils import ProjectConfiguration, parse_flag_from_env
 
-from trainer.checkpointing import Progress, list_checkpoints, read_progress
 from trainer.config import TrainConfig, load_config
-from trainer.export import load_sr_net
-from trainer.folders import restore_replaced
-from trainer.hub import prepare_repository, upload
 from trainer.initial_weights import initial_pipeline
 from trainer.loop import DivergedError, StageTrainer
-from trainer.model_card import model_card
+from trainer.output.atomic_folders import restore_replaced
+from trainer.output.checkpointing import Progress, list_checkpoints, read_progress
+from trainer.output.export import load_sr_net
+from trainer.output.hub_upload import prepare_repository, upload
+from trainer.output.model_card import model_card
+from trainer.output.tracking import make_trackers, start_trackers
 from trainer.preflight import load_perceptual, preflight
 from trainer.stages import DenoiserStage, SRNetStage, Stage
-from trainer.tracking import make_trackers, start_trackers
 from trainer.typed_yaml import ConfigError, to_plain
 
 logger = logging.getLogger("trainer")

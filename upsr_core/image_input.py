@@ -58,13 +58,13 @@ def to_output(images: torch.Tensor, output_type: str) -> list[Image.Image] | np.
 def _from_pil(image: Image.Image, argument: str) -> torch.Tensor:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         raise ValueError(
-            f"{argument} has transparency (mode {image.mode}); pass image.convert('RGB'), or use upsr_core.image_io, "
-            "which keeps alpha"
+            f"{argument} has transparency (mode {image.mode}); pass image.convert('RGB'), or read the file with "
+            "upsr_core.images.files.read_image, which keeps alpha"
         )
     if image.mode.startswith(("I", "F")):
         raise ValueError(
             f"{argument} has more than 8 bits a channel (mode {image.mode}), which PIL cannot convert to RGB without "
-            "loss; read it with upsr_core.image_io.read_image or pass a float array in [0,1]"
+            "loss; read it with upsr_core.images.files.read_image or pass a float array in [0,1]"
         )
     return _from_array(np.asarray(image.convert("RGB")), argument)
 

@@ -10,10 +10,10 @@ from PIL import Image
 
 from benchmarks import picture, quality
 from benchmarks.quality import METRICS, grid_excess
-from trainer.data import ValidationDataset
-from trainer.degradations import DEGRADATION_PRESETS, Degradation
-from trainer.metrics import psnr
-from trainer.sources.folders import FolderSource
+from trainer.data.crops import ValidationDataset
+from trainer.data.sources.image_folders import FolderSource
+from upsr_core.degradation.degrading import DEGRADATION_PRESETS, Degradation
+from upsr_core.evaluation.metrics import psnr
 from upsr_core.uncertainty import upsample
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.comfyui.in_process import BUNDLED, NODE_IDS, ROOT, HostedPack, photo
 from tests.core.conftest import DATA, Golden
-from upsr_core.conversion import convert_published
+from upsr_core.published.conversion import convert_published
 
 LOAD = """
 import asyncio, os, sys

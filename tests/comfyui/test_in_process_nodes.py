@@ -84,7 +84,7 @@ def test_sample_gives_the_librarys_pixels(
 
 def test_sample_gives_the_command_lines_pixels(pack: HostedPack, model: Any, tmp_path: Path) -> None:
     # What it reads and writes images with is no requirement of the nodes'.
-    from upsr_core.cli import main
+    from upsr_core.cli.main import main
 
     levels = (photo(24, 36)[0] * 255).round().byte().numpy()
     Image.fromarray(levels).save(tmp_path / "lr.png")

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
-from upsr_core.conversion import load_published
-from upsr_core.published_config import build_published
+from upsr_core.published.config import build_published
+from upsr_core.published.conversion import load_published
 
 DATA = Path(__file__).parents[1] / "data"
 # Large outputs in golden.npz hold every third pixel only.

@@ -9,9 +9,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from benchmarks.tiling import border_gradient
-from trainer.metrics import colour_shift, fine_detail, psnr
 from upsr_core import UPSRPipeline, load_pipeline
-from upsr_core.image_io import read_image
+from upsr_core.evaluation.metrics import colour_shift, fine_detail, psnr
+from upsr_core.images.files import read_image
 from upsr_core.loading import BUNDLED_MODEL
 from upsr_core.uncertainty import upsample
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from trainer.degradations import round_to_8_bits
+from upsr_core.degradation.degrading import round_to_8_bits
 
 
 def photo(seed: int, height: int = 96, width: int | None = None) -> torch.Tensor:

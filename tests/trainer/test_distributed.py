@@ -28,8 +28,8 @@ from tests.trainer.runs import (
     together,
     write_denoiser_config,
 )
-from trainer.checkpointing import list_checkpoints, read_progress
 from trainer.config import load_config
+from trainer.output.checkpointing import list_checkpoints, read_progress
 from trainer.sharding import check_launch
 from trainer.train import main
 from trainer.typed_yaml import ConfigError

@@ -14,10 +14,10 @@ import yaml
 from PIL import Image
 
 from tests.trainer.images import photo
-from trainer.batches import Batches, derived_seed
 from trainer.config import load_config
+from trainer.data.batches import Batches, derived_seed
+from trainer.evaluation.validation import save_png
 from trainer.preview_degradation import GAP, main
-from trainer.validation import save_png
 
 ROOT = Path(__file__).parents[2]
 SIZE = 32

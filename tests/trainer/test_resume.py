@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.runs import TRAIN, assert_same_state, assert_same_tensors, environment, write_denoiser_config
-from trainer.checkpointing import list_checkpoints, read_progress
 from trainer.config import load_config
-from trainer.folders import remove_folder, remove_leftovers, replace_folder, restore_replaced
+from trainer.output.atomic_folders import remove_folder, remove_leftovers, replace_folder, restore_replaced
+from trainer.output.checkpointing import list_checkpoints, read_progress
 from trainer.train import main, plan
 from trainer.typed_yaml import ConfigError
 

@@ -18,10 +18,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.trainer.runs import environment, launch
-from trainer.checkpointing import list_checkpoints, read_progress
 from trainer.config import TrainConfig, load_config
+from trainer.evaluation.validation import Validation
+from trainer.output.checkpointing import list_checkpoints, read_progress
 from trainer.train import main
-from trainer.validation import Validation
 from upsr_core import ATDModel, UPSRPipeline
 
 ROOT = Path(__file__).parents[2]

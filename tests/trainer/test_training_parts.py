@@ -14,19 +14,19 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from trainer.batches import Batches, MicroStepSampler, derived_seed
-from trainer.checkpointing import Progress, read_progress
 from trainer.config import DataConfig, StageConfig, load_config
+from trainer.data.batches import Batches, MicroStepSampler, derived_seed
 from trainer.ema import EMA
-from trainer.losses import LPIPSLoss
+from trainer.losses.terms import LPIPSLoss
+from trainer.losses.vgg_features import VGGFeatureLoss
 from trainer.optimization import learning_rate
+from trainer.output.checkpointing import Progress, read_progress
 from trainer.preflight import load_perceptual, preflight
 from trainer.stages import build_seeded, noisy_input
 from trainer.train import plan, run
 from trainer.typed_yaml import ConfigError
-from trainer.vgg_features import VGGFeatureLoss
 from upsr_core import ATDModel, UNWScheduler
-from upsr_core.conversion import build_published, load_published
+from upsr_core.published.conversion import build_published, load_published
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -208,7 +208,7 @@ def test_vgg_features_need_no_download(config_file: Path, monkeypatch: pytest.Mo
     overrides = ["unet_training.perceptual=vgg-features", "unet_training.perceptual_weight=0.01"]
     config = load_config(config_file, overrides)
     assert isinstance(load_perceptual(config, "unet"), VGGFeatureLoss)
-    monkeypatch.setattr("trainer.vgg_features.WEIGHTS_PACKAGE", "no_such_package")
+    monkeypatch.setattr("trainer.losses.vgg_features.WEIGHTS_PACKAGE", "no_such_package")
     with pytest.raises(ConfigError, match=r"^unet_training\.perceptual: .*pip install"):
         load_perceptual(config, "unet")
 

@@ -1,0 +1,212 @@
+"""Random training crops and a fixed validation set, from any source of images."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from trainer.data.sources.base import MAX_TRIES, UNREADABLE, ImageSource, Photo, Pixels
+from trainer.typed_yaml import ConfigError
+from upsr_core.messages import one_line
+
+logger = logging.getLogger("trainer")
+
+
+def pad_to(photo: Photo, hr_size: int, scale: int) -> Photo:
+    """Continues a photo at the right and bottom until its sides are at least `hr_size`, which `scale` divides.
+
+    A photo on its own is reflected. A pair is mirrored with the last row repeated: at the pixels' edges, which LR and
+    HR share, and not at their centres, which they do not.
+    """
+    if photo.lr is None:
+        return Photo(_padded(photo.hr, hr_size, "reflect"))
+    return Photo(_padded(photo.hr, hr_size, "symmetric"), _padded(photo.lr, hr_size // scale, "symmetric"))
+
+
+def _padded(pixels: Pixels, size: int, mode: Any) -> Pixels:
+    bottom, right = max(0, size - pixels.shape[0]), max(0, size - pixels.shape[1])
+    return np.pad(pixels, ((0, bottom), (0, right), (0, 0)), mode=mode) if bottom or right else pixels
+
+
+def random_shrunk_crop(photo: Photo, hr_size: int, scale: int, shrink: float, rng: np.random.Generator) -> Photo:
+    """A random crop of a photo without LR, reduced by a factor from [shrink, 1] before.
+
+    A photo that is too small for the factor drawn is reduced less, down to no reduction.
+    """
+    side = round(hr_size / rng.uniform(shrink, 1))
+    side = max(hr_size, min(side, *photo.hr.shape[:2]))
+    crop = random_crop(photo, side, scale, rng)
+    if side == hr_size:
+        return crop
+    shrunk = cv2.resize(np.ascontiguousarray(crop.hr), (hr_size, hr_size), interpolation=cv2.INTER_AREA)
+    return Photo(np.asarray(shrunk, dtype=np.uint8))
+
+
+def random_crop(photo: Photo, hr_size: int, scale: int, rng: np.random.Generator) -> Photo:
+    """A square of side `hr_size`, flipped and turned by quarter turns; of a pair, the same square of both."""
+    photo = pad_to(photo, hr_size, scale)
+    unit = 1 if photo.lr is None else scale
+    top, left = (int(rng.integers((side - hr_size) // unit + 1)) * unit for side in photo.hr.shape[:2])
+    turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
+
+    def turned(pixels: Pixels) -> Pixels:
+        pixels = np.rot90(pixels, turns)
+        return pixels[:, ::-1] if flip else pixels
+
+    cropped = _cropped(photo, top, left, (hr_size, hr_size), scale)
+    return Photo(turned(cropped.hr), None if cropped.lr is None else turned(cropped.lr))
+
+
+def _cropped(photo: Photo, top: int, left: int, size: tuple[int, int], scale: int) -> Photo:
+    """In HR pixels; multiples of `scale` for a pair."""
+
+    def crop(pixels: Pixels, unit: int) -> Pixels:
+        rows, columns = (
+            slice(start // unit, (start + side) // unit) for start, side in zip((top, left), size, strict=True)
+        )
+        return pixels[rows, columns]
+
+    return Photo(crop(photo.hr, 1), None if photo.lr is None else crop(photo.lr, scale))
+
+
+def to_tensor(pixels: Pixels) -> torch.Tensor:
+    """uint8 (H, W, 3) -> float32 (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), dtype=np.float32, order="C") / 255)
+
+
+def _item(photo: Photo, seed: int) -> dict[str, Any]:
+    item = {"hr": to_tensor(photo.hr), "seed": seed}
+    return item if photo.lr is None else {**item, "lr": to_tensor(photo.lr)}
+
+
+class CropDataset(Dataset[dict[str, Any]]):
+    """Random crops of a source's images, pass after pass without an end: item i is a crop of image i modulo their
+    number.
+
+    An item is `{"hr": float32 (3, hr_size, hr_size) in [0, 1], "seed": int}`, and "lr" where the source has pairs;
+    "seed" is meant for `Degradation`. All depend on (seed, index) alone: neither on workers nor on what was read
+    before, so a resumed run sees the same crops.
+
+    An unreadable image is replaced by the next one of the source, every time alike, and the log says so once;
+    `num_skipped` counts such images.
+
+    hr_size: a multiple of `scale`. cache: decode all images at once and keep them as uint8 in memory. ConfigError where
+    no image can be read.
+    """
+
+    def __init__(
+        self, source: ImageSource, hr_size: int, scale: int, *, seed: int = 0, cache: bool = False, shrink: float = 1.0
+    ) -> None:
+        if hr_size < scale or hr_size % scale:
+            raise ValueError(f"hr_size must be a positive multiple of the scale {scale}, got {hr_size}")
+        self.source, self.hr_size, self.scale, self.seed, self.shrink = source, hr_size, scale, seed, shrink
+        # In shared memory, where the processes that read count together.
+        self._unreadable = torch.zeros(len(source), dtype=torch.bool).share_memory_()
+        self._cache: list[Photo | None] | None = None
+        if cache:
+            self._cache = [self._read(i) for i in range(len(source))]
+
+    @property
+    def num_skipped(self) -> int:
+        """Unreadable images met so far, by all workers of this process together."""
+        return int(self._unreadable.sum())
+
+    def _read(self, image: int) -> Photo | None:
+        try:
+            return self.source.read(image)
+        except UNREADABLE as error:
+            if not self._unreadable[image]:
+                self._unreadable[image] = True
+                logger.warning(
+                    "%s: skipped, it can not be read (%s); %d skipped so far",
+                    self.source.name(image), one_line(error), self.num_skipped,
+                )  # fmt: skip
+            return None
+
+    def _photo(self, index: int) -> Photo:
+        tries = min(len(self.source), MAX_TRIES)
+        for step in range(tries):
+            image = (index + step) % len(self.source)
+            photo = self._read(image) if self._cache is None else self._cache[image]
+            if photo is not None:
+                return photo
+        raise ConfigError(f"{self.source.title}: none of {tries} images in a row can be read; the log names them")
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        completed, image = divmod(index, len(self.source))
+        rng = np.random.default_rng([self.seed, completed, image])
+        photo = self._photo(image)
+        if self.shrink < 1:
+            crop = random_shrunk_crop(photo, self.hr_size, self.scale, self.shrink, rng)
+        else:
+            crop = random_crop(photo, self.hr_size, self.scale, rng)
+        return _item(crop, int(rng.integers(2**62)))
+
+
+class ValidationDataset(Dataset[dict[str, Any]]):
+    """The same pixels every time: whole photos, or centre crops of them, with sides that `scale` divides.
+
+    An item is `{"hr": float32 (3, H, W) in [0, 1], "seed": int, "name": file name}`, and "lr" where the source has
+    pairs; the seed is fixed by (seed, position). Unreadable images are left out, which the log says, and counted in
+    `num_skipped`.
+
+    crop_size: side of the centre crop (smaller photos are continued, see `pad_to`), None for whole photos, whose
+    remainder by `scale` is cut off right and below. limit: at most so many photos, evenly spread over the
+    source. All crops are kept in memory as uint8. ConfigError where no photo is left.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        scale: int,
+        *,
+        crop_size: int | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if crop_size is not None and (crop_size < scale or crop_size % scale):
+            raise ValueError(f"crop_size must be a positive multiple of the scale {scale}, got {crop_size}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be positive, got {limit}")
+        self.scale = scale
+        self.crop_size = crop_size
+        self.seed = seed
+        self.num_skipped = 0
+        self._items: list[tuple[str, Photo]] = []
+        count = min(limit or len(source), len(source))
+        for index in (i * len(source) // count for i in range(count)):
+            try:
+                photo = self._crop(source.read(index))
+            except UNREADABLE as error:
+                self.num_skipped += 1
+                logger.warning("%s: left out, it can not be read (%s)", source.name(index), one_line(error))
+                continue
+            self._items.append((source.name(index).replace("\\", "/").rpartition("/")[2], photo))
+        if not self._items:
+            raise ConfigError(f"{source.title}: none of the {count} images can be read; the log names them")
+
+    def _crop(self, photo: Photo) -> Photo:
+        if self.crop_size is None:
+            height, width = (side - side % self.scale for side in photo.hr.shape[:2])
+            if not height or not width:
+                raise ValueError(f"smaller than the scale {self.scale}")
+            return _cropped(photo, 0, 0, (height, width), self.scale)
+        photo = pad_to(photo, self.crop_size, self.scale)
+        unit = 1 if photo.lr is None else self.scale
+        top, left = ((side - self.crop_size) // 2 // unit * unit for side in photo.hr.shape[:2])
+        crop = _cropped(photo, top, left, (self.crop_size, self.crop_size), self.scale)
+        # Not a view, which would keep the whole photo in memory.
+        return Photo(crop.hr.copy(), None if crop.lr is None else crop.lr.copy())
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        name, photo = self._items[index]
+        seed = int(np.random.default_rng([self.seed, index]).integers(2**62))
+        return {**_item(photo, seed), "name": name}

@@ -1,0 +1,1 @@
+"""Scores and samples on held-out images during training."""

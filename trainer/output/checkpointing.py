@@ -1,0 +1,135 @@
+"""Checkpoints: everything an exact resume needs, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from trainer.data.pair_pool import PairPool
+from trainer.output.atomic_folders import PARTIAL, partial_folder, remove_folder, replace_folder
+from trainer.typed_yaml import ConfigError
+
+STATE_FILE = "trainer_state.json"
+
+
+@dataclass
+class Progress:
+    """How far a stage has come.
+
+    Attributes:
+        stage: the network.
+        architecture: its arguments, which a resumed run must share.
+        step: optimiser steps done.
+        finished: the stage ended by its own limits, not by an interruption.
+        best_score: best value of the validation metric, and the step it was at.
+        best_scores: all metrics of that validation, by kind of LR image, method and metric.
+        minutes: wall-clock time spent in training, all runs together.
+        order: what the order of the images follows from, beside the step.
+    """
+
+    stage: str
+    architecture: dict[str, Any]
+    step: int = 0
+    finished: bool = False
+    best_score: float | None = None
+    best_step: int = 0
+    best_scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    minutes: float = 0.0
+    order: dict[str, int] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    accelerator: Accelerator, folder: Path, progress: Progress, pool: PairPool | None, keep: int | None
+) -> Path:
+    """Write ``folder/step-N`` and delete the oldest ones beyond ``keep``; every process must call it.
+
+    Args:
+        accelerator: holds all state that the processes share.
+        folder: of the stage's checkpoints.
+        progress: noted in the checkpoint.
+        pool: this process's own.
+        keep: number of checkpoints to keep, None for all.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    path = folder / f"step-{progress.step:08d}"
+    if accelerator.is_main_process:
+        partial_folder(path)
+    accelerator.wait_for_everyone()
+    partial = path.with_name(path.name + PARTIAL)
+    accelerator.save_state(str(partial))
+    if pool is not None:
+        torch.save(pool.state_dict(), partial / _pool_file(accelerator))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        (partial / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
+        replace_folder(partial, path)
+        for old in list_checkpoints(folder)[:-keep] if keep else []:
+            remove_folder(old)
+    accelerator.wait_for_everyone()
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints of a stage, oldest first."""
+    found = [path for path in folder.glob("step-*") if path.suffix == "" and (path / STATE_FILE).is_file()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """What `save_checkpoint` noted.
+
+    Raises:
+        ConfigError: this is no checkpoint of this trainer.
+    """
+    try:
+        return Progress(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{checkpoint}: is no checkpoint of this trainer ({error}); name a step-N folder") from error
+
+
+def load_checkpoint(
+    accelerator: Accelerator, checkpoint: Path, architecture: dict[str, Any], pool: PairPool | None
+) -> Progress:
+    """Put all that `save_checkpoint` wrote back in its place; every process must call it.
+
+    Raises:
+        ConfigError: the checkpoint is of another architecture, or of a run with another pool.
+    """
+    progress = read_progress(checkpoint)
+    _check_architecture(progress, architecture, checkpoint)
+    accelerator.load_state(str(checkpoint))
+    if pool is not None:
+        file = checkpoint / _pool_file(accelerator)
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            pairs = {key: state[key].to(accelerator.device) for key in ("hr", "lr") if state[key] is not None}
+            pool.load_state_dict({**state, **pairs})
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{file}: can not be used ({error}); resume with the same data.pool_size and processes"
+            ) from error
+    return progress
+
+
+def _pool_file(accelerator: Accelerator) -> str:
+    return f"pool_{accelerator.process_index}.pt"
+
+
+def _check_architecture(progress: Progress, architecture: dict[str, Any], checkpoint: Path) -> None:
+    """Refuse a checkpoint whose network has other arguments than the configured one."""
+    # Through JSON, since there tuples are lists.
+    wanted = json.loads(json.dumps(architecture))
+    for key in sorted(wanted.keys() | progress.architecture.keys()):
+        saved = progress.architecture.get(key)
+        if saved != wanted.get(key):
+            raise ConfigError(
+                f"{checkpoint}: was trained with {progress.stage}.{key} = {saved}, the configuration says "
+                f"{wanted.get(key)}; use the same architecture or start anew in another output_dir"
+            )

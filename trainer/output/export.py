@@ -1,0 +1,48 @@
+"""From trained networks to a folder that `UPSRPipeline.from_pretrained` loads, and back."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from trainer.output.atomic_folders import partial_folder, replace_folder
+from trainer.typed_yaml import ConfigError
+from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
+
+Network = TypeVar("Network", ATDModel, UPSRUNet)
+
+
+def export(folder: Path, sr_net: ATDModel, unet: UPSRUNet | None, scheduler: UNWScheduler) -> None:
+    """Write a pipeline's folder; without a denoiser yet, just its ``sr_net``."""
+    partial = partial_folder(folder)
+    if unet is None:
+        _contiguous(sr_net).save_pretrained(partial / "sr_net")
+    else:
+        UPSRPipeline(_contiguous(unet), _contiguous(sr_net), scheduler).save_pretrained(partial)
+    replace_folder(partial, folder)
+
+
+def _contiguous(network: Network) -> Network:
+    """A copy as safetensors wants it, on the CPU and in the plain memory format; where it came from is left out."""
+    network = copy.deepcopy(network).cpu()
+    network.register_to_config(_name_or_path="")
+    return network.to(memory_format=torch.contiguous_format).requires_grad_(True)
+
+
+def load_sr_net(folder: Path) -> ATDModel:
+    """g from its own folder or a pipeline's.
+
+    Raises:
+        ConfigError: there is none, or it can not be read.
+    """
+    source = folder / "sr_net" if (folder / "sr_net").is_dir() else folder
+    if not (source / "config.json").is_file():
+        raise ConfigError(f"{folder}: holds no sr_net; train stage sr_net first or set sr_net_from to its folder")
+    try:
+        sr_net = ATDModel.from_pretrained(source)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ConfigError(f"{source}: can not be loaded: {' '.join(str(error).split())}") from error
+    return sr_net

@@ -1,0 +1,7 @@
+"""``python -m upsr_core.cli`` is the command ``upsr``."""
+
+import sys
+
+from .main import main
+
+sys.exit(main())

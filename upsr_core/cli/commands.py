@@ -1,0 +1,215 @@
+"""What the commands of ``upsr`` do: upscale, uncertainty, convert, info."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import diffusers
+import torch
+from PIL import Image
+
+from ..alpha import fill_transparent, upscale_alpha
+from ..images.files import DecodedImage, check_output, read_image, write_image
+from ..loading import load_pipeline
+from ..memory import is_out_of_memory
+from ..messages import one_line, printable
+from ..pipeline_upsr import UPSRPipeline
+from ..published.conversion import convert_published, export_published
+from ..resizing import output_size, resize
+from ..uncertainty import heat_map
+from .arguments import installed_version
+from .main import OUT_OF_MEMORY
+from .output import complain, say
+from .paths import Job
+
+
+def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
+    """``upsr upscale``; its exit status."""
+    _set_limits(args)
+    pipe = _load(args)
+    if args.tile and args.tile % pipe.tile_multiple:
+        raise ValueError(f"--tile {args.tile} must be a multiple of {pipe.tile_multiple} for this model")
+    scale = args.scale or pipe.scale
+    if scale > pipe.scale:
+        raise ValueError(f"--scale {scale:g} is more than this model's {pipe.scale}; choose at most that")
+    pipe.scheduler.set_timesteps(args.steps)
+    if scale < pipe.scale:
+        say(f"the model enlarges {pipe.scale}x; results are resized to {scale:g}x (Lanczos)")
+
+    def process(job: Job) -> str:
+        image, lr = _read(job)
+        factor = scale
+        if args.width:
+            factor = args.width / lr.shape[-1]
+            if factor > pipe.scale:
+                raise ValueError(
+                    f"{job.source}: --width {args.width} is more than {pipe.scale} times its {lr.shape[-1]} pixels"
+                )
+        height, width = output_size(lr.shape[-2], lr.shape[-1], factor)
+        check_output(job.target, height, width, image.alpha is not None and args.background is None)
+        images, _ = pipe(
+            lr,
+            num_inference_steps=args.steps,
+            stochasticity=args.stochasticity,
+            # One for each image and on the CPU: neither the other images nor the device change the result.
+            generator=torch.Generator().manual_seed(args.seed),
+            noise_strength=args.noise_strength,
+            tile_size=args.tile,
+            tile_overlap=args.tile_overlap,
+            color_fix=args.color_fix,
+            output_type="pt",
+            return_dict=False,
+        )
+        alpha = image.alpha
+        if alpha is not None:
+            alpha = resize(upscale_alpha(alpha, pipe.scale), height, width)
+        result = replace(image, rgb=resize(images.cpu(), height, width), alpha=alpha)
+        write_image(job.target, result, quality=args.quality, background=args.background)
+        return f"{width}x{height}"
+
+    return _run_jobs(jobs, process, pipe, args.skip_existing)
+
+
+def show_uncertainty(args: argparse.Namespace, jobs: list[Job]) -> int:
+    """``upsr uncertainty``; its exit status."""
+    _set_limits(args)
+    pipe = _load(args)
+    psi_max = args.psi_max or pipe.scheduler.config.psi_max
+
+    def process(job: Job) -> str:
+        _, lr = _read(job)
+        height, width = (pipe.scale * side for side in lr.shape[-2:])
+        check_output(job.target, height, width, has_alpha=False)
+        psi, _ = pipe.estimate_uncertainty(lr)
+        write_image(job.target, DecodedImage(rgb=heat_map(psi, psi_max).cpu()), quality=args.quality)
+        return f"{width}x{height}, mean uncertainty {psi.mean():.4f}, last colour {psi_max:g}"
+
+    return _run_jobs(jobs, process, pipe, args.skip_existing)
+
+
+def _set_limits(args: argparse.Namespace) -> None:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.max_pixels:
+        Image.MAX_IMAGE_PIXELS = args.max_pixels
+
+
+def _load(args: argparse.Namespace) -> UPSRPipeline:
+    diffusers.utils.logging.disable_progress_bar()
+    device = _device(args.device)
+    return load_pipeline(args.model, dtype=getattr(torch, args.dtype), device=device, variant=args.variant)
+
+
+def _read(job: Job) -> tuple[DecodedImage, torch.Tensor]:
+    """The image and what the pipeline is to see of it, (1,3,h,w) in [0,1]."""
+    image = read_image(job.source)
+    return image, image.rgb if image.alpha is None else fill_transparent(image.rgb, image.alpha)
+
+
+def _run_jobs(jobs: list[Job], process: Callable[[Job], str], pipe: UPSRPipeline, skip_existing: bool) -> int:
+    """Process every job and say what became of it; with several, go on after a failure."""
+    todo = [job for job in jobs if not (skip_existing and job.target.exists())]
+    if len(todo) < len(jobs):
+        say(f"skipped, as their results exist: {len(jobs) - len(todo)} of {len(jobs)}")
+    failures: list[str] = []
+    unsaid: OSError | None = None
+    for number, job in enumerate(todo, start=1):
+        counter = f"[{number}/{len(todo)}] " if len(todo) > 1 else ""
+        pipe.set_progress_bar_config(desc=f"{counter}{printable(job.source.name)}", leave=False, disable=None)
+        start = time.perf_counter()
+        try:
+            facts = process(job)
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            if len(jobs) == 1:
+                raise
+            reason = _reason(error)
+            failures.append(reason if str(job.source) in reason else f"{job.source}: {reason}")
+            complain(f"{counter}failed: {failures[-1]}")
+            continue
+        seconds = time.perf_counter() - start
+        try:
+            if unsaid is None:
+                say(f"{counter}{job.source} -> {job.target} ({facts}, {seconds:.1f} s)")
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            # The images are what was asked for: they are made all the same.
+            unsaid = error
+    if unsaid is not None:
+        complain(f"error: {unsaid.strerror}; the images are made")
+    if failures:
+        complain(f"error: {len(failures)} of {len(todo)} images failed", *failures)
+    return 1 if failures or unsaid else 0
+
+
+def _accelerator() -> torch.device | None:
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+
+
+def _device(name: str) -> torch.device:
+    accelerator = _accelerator()
+    if name == "auto":
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: no such kind of device; try cpu, cuda, cuda:1 or mps") from error
+    if device.type != "cpu":
+        count = torch.accelerator.device_count() if accelerator and accelerator.type == device.type else 0
+        if (device.index or 0) >= count:
+            raise ValueError(f"--device {name}: not available here; `upsr info` lists what is")
+    return device
+
+
+def convert(args: argparse.Namespace) -> int:
+    """``upsr convert``; its exit status."""
+    if args.to_published:
+        if len(args.paths) != 2 or args.config:
+            raise ValueError("--to-published takes FOLDER OUT and nothing else; see upsr convert --help")
+        folder, out = args.paths
+        if not Path(folder).is_dir():
+            raise ValueError(f"{folder}: no such model folder")
+        say(" ".join(["written:", *map(str, export_published(folder, out))]))
+        return 0
+    if len(args.paths) != 3:
+        raise ValueError("convert takes DENOISER SR_NET OUT; see upsr convert --help")
+    denoiser, sr_net, out = args.paths
+    convert_published(denoiser, sr_net, out, config=args.config)
+    say(f"written: {out}")
+    return 0
+
+
+def info(args: argparse.Namespace) -> int:
+    """``upsr info``; its exit status."""
+    diffusers.utils.logging.disable_progress_bar()
+    accelerator = _accelerator()
+    count = torch.accelerator.device_count() if accelerator else 0
+    pipe = load_pipeline(args.model, variant=args.variant)
+    scheduler = pipe.scheduler.config
+    facts = {
+        "upsr": installed_version(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "devices": ", ".join(["cpu", *(f"{accelerator.type}:{i}" for i in range(count) if accelerator)]),
+        "model": args.model or "bundled",
+        "scale": f"{pipe.scale}x",
+        "denoiser": f"{pipe.unet.num_parameters():,} parameters",
+        "sr_net": f"{pipe.sr_net.num_parameters():,} parameters",
+        "steps": scheduler.num_train_timesteps,
+        "kappa": scheduler.kappa,
+        "weight_min": scheduler.weight_min,
+        "psi_max": scheduler.psi_max,
+    }
+    for name, value in facts.items():
+        say(f"{name:<12}{value}")
+    return 0
+
+
+def _reason(error: BaseException) -> str:
+    return OUT_OF_MEMORY if is_out_of_memory(error) else one_line(error)

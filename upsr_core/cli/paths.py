@@ -1,0 +1,160 @@
+"""Which files a command of `upsr` reads, and where it writes their results."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..choices import WRITE_FORMATS
+from ..images.whole_files import remove_leftovers
+
+READ_SUFFIXES = (*WRITE_FORMATS, ".bmp", ".gif")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to read and the file its result goes to."""
+
+    source: Path
+    target: Path
+
+
+def plan_jobs(
+    inputs: Sequence[str], out: str | None, *, suffix: str | None, name_end: str, recursive: bool
+) -> list[Job]:
+    """Pair every input image with its output file.
+
+    Args:
+        inputs: files, folders and glob patterns.
+        out: the file for a single result, or a folder (created where missing) in which results keep the names
+            of their inputs and the layout of input folders. None: beside each input.
+        suffix: file type of the results, such as ``".png"``. None: the type ``out`` names, else that of the
+            input where it can be written, else PNG.
+        name_end: added to the name of a result that lies beside its input, such as ``"_upscaled"``.
+        recursive: whether to descend into the subfolders of folders.
+
+    Raises:
+        ValueError: nothing to read, an ``out`` that does not fit, or results that would overwrite one another
+            or an input.
+    """
+    if "" in inputs or out == "":
+        raise ValueError(f"{'an input' if '' in inputs else '-o'} is empty; is a variable of the shell not set?")
+    one_file = len(inputs) == 1 and Path(inputs[0]).is_file()
+    as_folder = out is not None and (out.endswith(("/", os.sep)) or Path(out).is_dir() or not one_file)
+    if out is not None and not as_folder:
+        jobs = [Job(Path(inputs[0]), _target_file(Path(out), suffix))]
+    else:
+        folder = None if out is None else Path(out)
+        jobs = [
+            Job(source, _target_in(folder, source, relative, suffix, name_end))
+            for source, relative in _find_sources(inputs, folder, recursive, name_end)
+        ]
+        if folder is not None:
+            _check_folder(folder)
+    _check_collisions(jobs)
+    return jobs
+
+
+def prepare_folders(jobs: Sequence[Job]) -> None:
+    """Create the folders of the results; fail now rather than after the work where writing is forbidden."""
+    for folder in dict.fromkeys(job.target.parent for job in jobs):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot be created ({error.strerror}); name another place with -o") from error
+        if not os.access(folder, os.W_OK):
+            raise ValueError(f"{folder}: no permission to write there; name another place with -o")
+        remove_leftovers(folder)
+
+
+def _target_file(out: Path, suffix: str | None) -> Path:
+    if out.suffix.lower() not in WRITE_FORMATS:
+        raise ValueError(f"{out}: no known image type; end it in one of {' '.join(WRITE_FORMATS)}, or name a folder")
+    if suffix is not None and WRITE_FORMATS[out.suffix.lower()] != WRITE_FORMATS[suffix]:
+        raise ValueError(f"{out}: does not agree with the format {suffix[1:]}; leave one of the two out")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: no such folder {out.parent}; create it first")
+    return out
+
+
+def _target_in(folder: Path | None, source: Path, relative: Path, suffix: str | None, name_end: str) -> Path:
+    own = source.suffix.lower()
+    ending = suffix or (own if own in WRITE_FORMATS else ".png")
+    if folder is None:
+        return source.with_name(source.stem + name_end + ending)
+    return folder / relative.with_name(source.stem + ending)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file, but several inputs need a folder for their results")
+    if not folder.exists() and folder.suffix.lower() in WRITE_FORMATS:
+        raise ValueError(f"{folder}: looks like one file, but several inputs need a folder for their results")
+
+
+def _find_sources(inputs: Sequence[str], out: Path | None, recursive: bool, name_end: str) -> list[tuple[Path, Path]]:
+    """Every input image once, with the relative path that its result takes in an output folder.
+
+    Where results lie beside the inputs, patterns do not match them: the same command can be run again.
+    """
+    found: dict[Path, tuple[Path, Path]] = {}
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            if out is None:
+                raise ValueError(f"{given}: a folder needs -o FOLDER for the results")
+            images = _images_in(path, out, recursive)
+            if not images:
+                raise ValueError(f"{given}: no images in this folder ({' '.join(READ_SUFFIXES)})")
+            pairs = [(image, image.relative_to(path)) for image in images]
+        elif path.exists():
+            pairs = [(path, Path(path.name))]
+        else:
+            matches = [Path(match) for match in sorted(glob.glob(given, recursive=True)) if Path(match).is_file()]
+            if not matches:
+                kind = "no file matches this pattern" if glob.has_magic(given) else "no such file or folder"
+                raise ValueError(f"{given}: {kind}")
+            inputs_only = [match for match in matches if out is not None or not match.stem.endswith(name_end)]
+            if not inputs_only:
+                raise ValueError(f"{given}: matches only earlier results (*{name_end}.*); name them or give -o FOLDER")
+            pairs = [(match, Path(match.name)) for match in inputs_only]
+        for source, relative in pairs:
+            found.setdefault(source.resolve(), (source, relative))
+    return list(found.values())
+
+
+def _images_in(folder: Path, out: Path, recursive: bool) -> list[Path]:
+    """Images below ``folder``, without hidden files and without earlier results where these lie inside it."""
+    results = out.resolve()
+    results_inside = folder.resolve() in results.parents
+    return [
+        path
+        for path in sorted(folder.rglob("*") if recursive else folder.iterdir())
+        if path.suffix.lower() in READ_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not (results_inside and results in path.resolve().parents)
+    ]
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Equal for two names of one file, be it by links or by a file system that ignores case."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _check_collisions(jobs: Sequence[Job]) -> None:
+    sources = {_identity(job.source) for job in jobs}
+    targets: dict[Path, Path] = {}
+    for job in jobs:
+        target = job.target.resolve()
+        if target.exists() and _identity(target) in sources:
+            raise ValueError(f"{job.target}: would overwrite an input; choose another -o")
+        if target in targets:
+            raise ValueError(
+                f"{targets[target]} and {job.source}: both results would be {job.target}; run them separately"
+            )
+        targets[target] = job.source

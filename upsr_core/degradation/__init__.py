@@ -1,0 +1,1 @@
+"""Making LR images from HR images, as training and `upsr evaluate` do."""

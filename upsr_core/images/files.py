@@ -1,0 +1,230 @@
+"""Image files to tensors and back, alpha, EXIF and ICC included. Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import struct
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from ..choices import WRITE_FORMATS
+from ..messages import one_line
+from .decoding import ImageFileError, decode
+from .encoding import encode
+from .exif import HEIGHT, WIDTH, set_tags
+from .whole_files import write_whole
+
+LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # what libjpeg and libwebp take
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+# By EXIF orientation: how stored pixels (h,w,c) become upright ones.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """What an image file holds, upright.
+
+    Attributes:
+        rgb: float32 (1,3,h,w) in [0,1]; gray images have three equal channels.
+        alpha: float32 (1,1,h,w) in [0,1], 0 transparent, not multiplied into ``rgb``; or None.
+        bit_depth: 8 or 16 bits a channel.
+        grayscale: whether the file is gray, and is to be written so.
+        exif: EXIF block that says orientation 1, beginning ``Exif``; or None.
+        icc_profile: ICC colour profile of ``rgb``, or None.
+        format: ``"PNG"``, ``"JPEG"``, ``"WEBP"``, ``"TIFF"``, ``"BMP"`` or ``"GIF"``.
+    """
+
+    rgb: torch.Tensor
+    alpha: torch.Tensor | None = None
+    bit_depth: int = 8
+    grayscale: bool = False
+    exif: bytes | None = None
+    icc_profile: bytes | None = None
+    format: str = "PNG"
+
+
+def quantise(image: torch.Tensor, maximum: int) -> torch.Tensor:
+    """[0,1] to whole levels 0..maximum as files hold them, rounded half up, clipped; same shape and type."""
+    return (image * maximum + 0.5).floor().clamp(0, maximum)
+
+
+def read_image(path: str | Path) -> DecodedImage:
+    """Read PNG, JPEG, WebP, TIFF, BMP or GIF.
+
+    EXIF orientation is applied. Of several frames or pages the first is taken, and CMYK is converted to sRGB,
+    both with a warning.
+
+    Raises:
+        ImageFileError: the file is missing, damaged, no image, or larger than `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    path = Path(path)
+    stored = decode(path, _read_bytes(path))
+    array = _UPRIGHT[stored.orientation](stored.array)
+    levels = torch.from_numpy(array.astype(np.float32)).permute(2, 0, 1)[None]
+    pixels = levels / float(np.iinfo(array.dtype).max)
+    channels = pixels.shape[1]
+    gray, has_alpha = channels <= 2, channels in (2, 4)
+    return DecodedImage(
+        rgb=pixels[:, : 1 if gray else 3].expand(-1, 3, -1, -1).contiguous(),
+        alpha=pixels[:, -1:].contiguous() if has_alpha else None,
+        bit_depth=8 * array.itemsize,
+        grayscale=gray,
+        exif=stored.exif,
+        icc_profile=stored.icc_profile,
+        format=stored.format,
+    )
+
+
+def check_output(path: str | Path, height: int, width: int, has_alpha: bool) -> str:
+    """Check, before long work, that `write_image` can write such an image there.
+
+    Args:
+        path: file to write.
+        height, width: size of the image in pixels.
+        has_alpha: whether it has transparency that is not to be flattened.
+
+    Returns:
+        The format by the suffix: ``"PNG"``, ``"JPEG"``, ``"WEBP"`` or ``"TIFF"``.
+
+    Raises:
+        ImageFileError: unknown suffix, no such folder, a format that cannot hold transparency or this size.
+    """
+    path = Path(path)
+    file_format = WRITE_FORMATS.get(path.suffix.lower())
+    if file_format is None:
+        raise ImageFileError(f"{path}: not a kind we write; end its name in {', '.join(WRITE_FORMATS)}")
+    try:
+        folder_exists, is_folder = path.parent.is_dir(), path.is_dir()
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    if not folder_exists:
+        raise ImageFileError(f"{path}: there is no folder {path.parent}; create it first")
+    if is_folder:
+        raise ImageFileError(f"{path}: is a folder; name a file")
+    if has_alpha and file_format == "JPEG":
+        raise ImageFileError(f"{path}: JPEG has no transparency; write PNG, WebP or TIFF, or give a background colour")
+    largest = LARGEST_SIDE.get(file_format)
+    if largest is not None and max(height, width) > largest:
+        raise ImageFileError(
+            f"{path}: {width}x{height} is too large for {file_format}, at most {largest}; write PNG or TIFF"
+        )
+    return file_format
+
+
+def write_image(
+    path: str | Path,
+    image: DecodedImage,
+    *,
+    quality: int = 95,
+    bit_depth: int | None = None,
+    background: tuple[float, float, float] | None = None,
+) -> None:
+    """Write PNG, JPEG, WebP or TIFF, by the suffix of ``path``; what was there is replaced at the very end.
+
+    Values are rounded half up and clipped. Gray images are written gray, by their luma, where the format can.
+    EXIF and ICC profile are kept.
+
+    Args:
+        path: file to write, in an existing folder.
+        image: its ``format`` is not read.
+        quality: 1..100 of JPEG and WebP.
+        bit_depth: 8 or 16, by default the image's own; JPEG and WebP hold 8, with a warning where 16 are due.
+        background: RGB in [0,1] to put behind transparent pixels; the file then has no transparency.
+
+    Raises:
+        ImageFileError: see `check_output`; or the place is full or forbidden. Nothing is left behind.
+        ValueError: another argument is out of its range or shape.
+    """
+    path = Path(path)
+    _check_image(image)
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must be in 1..100, not {quality}")
+    if bit_depth not in (None, 8, 16):
+        raise ValueError(f"bit_depth must be 8 or 16, not {bit_depth}")
+    flatten = image.alpha is not None and background is not None
+    height, width = image.rgb.shape[2:]
+    file_format = check_output(path, height, width, has_alpha=image.alpha is not None and not flatten)
+    depth = bit_depth or image.bit_depth
+    if depth == 16 and file_format in ("JPEG", "WEBP"):
+        warnings.warn(f"{path}: {file_format} holds 8 of the 16 bits a channel; PNG and TIFF hold all", stacklevel=2)
+        depth = 8
+    gray = image.grayscale and file_format != "WEBP" and not (flatten and len(set(background or ())) > 1)
+    array = _levels(image, background if flatten else None, gray, depth)
+    icc_profile = image.icc_profile
+    if icc_profile is not None and icc_profile[16:20] == b"GRAY" and not gray:
+        warnings.warn(f"{path}: its profile for gray does not fit RGB pixels and was left out", stacklevel=2)
+        icc_profile = None
+    try:
+        # What EXIF may say of the size is that of the image before.
+        exif = image.exif and set_tags(image.exif, {WIDTH: width, HEIGHT: height})
+        data = encode(array, file_format, quality, exif, icc_profile)
+    except (OSError, ValueError, OverflowError, struct.error, cv2.error) as error:
+        raise ImageFileError(
+            f"{path}: {file_format} cannot hold this image ({one_line(error)}); write another format"
+        ) from error
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise ImageFileError(f"{path}: is a folder; name an image file in it")
+        if path.exists() and not path.is_file():
+            raise ImageFileError(f"{path}: is not a regular file; name an image file")
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageFileError(f"{path}: no such file; check the name") from error
+    except OSError as error:
+        raise ImageFileError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    if not data:
+        raise ImageFileError(f"{path}: is empty (0 bytes); get the file again")
+    return data
+
+
+def _check_image(image: DecodedImage) -> None:
+    rgb, alpha = image.rgb, image.alpha
+    if rgb.ndim != 4 or rgb.shape[:2] != (1, 3) or 0 in rgb.shape:
+        raise ValueError(f"image.rgb must be (1,3,h,w), not {tuple(rgb.shape)}")
+    if alpha is not None and alpha.shape != (1, 1, *rgb.shape[2:]):
+        raise ValueError(f"image.alpha must be (1,1,{rgb.shape[2]},{rgb.shape[3]}), not {tuple(alpha.shape)}")
+    if rgb.isnan().any() or (alpha is not None and alpha.isnan().any()):
+        raise ValueError("image holds NaN; nothing is written")
+
+
+def _levels(image: DecodedImage, background: tuple[float, float, float] | None, gray: bool, depth: int) -> np.ndarray:
+    """(h,w,c) uint8 or uint16 as the file is to hold it."""
+    colours = image.rgb.cpu().float()
+    alpha = None if image.alpha is None else image.alpha.cpu().float()
+    if background is not None and alpha is not None:
+        behind = torch.tensor(background, dtype=torch.float32).view(1, 3, 1, 1)
+        colours, alpha = torch.lerp(behind, colours, alpha), None
+    if gray:
+        colours = (colours * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    pixels = colours if alpha is None else torch.cat([colours, alpha], dim=1)
+    levels = quantise(pixels, 2**depth - 1)[0].permute(1, 2, 0)
+    return levels.numpy().astype(np.uint8 if depth == 8 else np.uint16)
+
+
+def _not_writable(path: Path, error: OSError) -> ImageFileError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space or write elsewhere" if full else "name a file in a folder you may write to"
+    return ImageFileError(f"{path}: cannot be written ({error.strerror}); {remedy}")

@@ -1,0 +1,1 @@
+"""The published checkpoints: their tensors' names, their configuration, and conversion both ways."""
