@@ -42,24 +42,22 @@ def convolution(batch_size: int, channels: int = CONV_CHANNELS, side: int = CONV
 
 def network_calls(pipe: UPSRPipeline, side: int) -> dict[str, Callable[[], object]]:
     """A call of the denoiser and one of g, on an LR image of ``side`` x ``side``."""
-    config = pipe.unet.config
     lr = random_image(side)
 
     def folded(channels: int, seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(1, channels, side, side, generator=generator)
 
-    sample, condition = folded(config.in_channels, 1), folded(config.cond_channels, 2)
+    sample, condition = folded(pipe.unet.state_channels, 1), folded(pipe.unet.condition_channels, 2)
     return {"denoiser": lambda: pipe.unet(sample, 0, condition), "g": lambda: pipe.sr_net(lr)}
 
 
 def count_gflop(pipe: UPSRPipeline, side: int) -> dict[str, float]:
     """Floating-point operations of one call of each network: 2 for every multiplication with addition."""
-    config = pipe.unet.config
     unet, sr_net = (copy.deepcopy(network).to("meta") for network in (pipe.unet, pipe.sr_net))
     sample, condition, lr = (
         torch.empty(1, channels, side, side, device="meta")
-        for channels in (config.in_channels, config.cond_channels, 3)
+        for channels in (unet.state_channels, unet.condition_channels, 3)
     )
     counts = {}
     for name, call in {"denoiser": lambda: unet(sample, 0, condition), "g": lambda: sr_net(lr)}.items():

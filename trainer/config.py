@@ -12,9 +12,8 @@ from trainer.typed_yaml import apply_overrides, arguments_of, build, load_yaml
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 
 STAGES = ("sr_net", "unet")
-IMAGE_CHANNELS = 3
 # Follow from `scale`, so that they can not disagree with it.
-DERIVED = ("scale", "in_channels", "out_channels")
+DERIVED = ("scale", "out_channels")
 
 
 @dataclass(frozen=True)
@@ -176,13 +175,7 @@ class TrainConfig:
     @property
     def unet_arguments(self) -> dict[str, Any]:
         """All arguments for `UPSRUNet`."""
-        in_channels = IMAGE_CHANNELS * self.scale**2
-        return {
-            "scale": self.scale,
-            "in_channels": in_channels,
-            "cond_channels": 2 * in_channels,
-            **self.unet,
-        }
+        return {"scale": self.scale, **self.unet}
 
     @property
     def sr_net_folder(self) -> Path:

@@ -19,6 +19,7 @@ from trainer.losses.terms import PerceptualLoss
 from trainer.output.export import export
 from trainer.weight_edits import edit_weights
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
+from upsr_core.models import denoiser_input
 from upsr_core.uncertainty import uncertainty, upsample
 
 Losses = dict[str, torch.Tensor]
@@ -119,6 +120,7 @@ class DenoiserStage(Stage[UPSRUNet]):
     def __init__(self, config: TrainConfig, perceptual: PerceptualLoss | None, sr_net: ATDModel):
         super().__init__(config, perceptual)
         self.sr_net = sr_net.eval().requires_grad_(False)
+        self.sr_condition: bool = config.unet_arguments.get("sr_condition", True)
 
     def build_model(self) -> UPSRUNet:
         """The denoiser with its initial weights."""
@@ -135,12 +137,10 @@ class DenoiserStage(Stage[UPSRUNet]):
         first = len(self.scheduler) - 1 if self.config.unet_training.timesteps == "last" else 0
         t = torch.cat([torch.randint(first, len(self.scheduler), (1,), generator=one) for one in generators])
         noise = torch.stack([torch.randn(hr.shape[1:], generator=generator) for generator in generators]).to(hr.device)
-        arguments = self.config.unet_arguments
-        with_sr = arguments["cond_channels"] > arguments["in_channels"]
         # What is held out is scored with the weights of the paper.
         edits = self.config.unet_training.weight_edits if model.training else 0.0
         edit = partial(edit_weights, generators=generators, share=edits) if edits else None
-        sample, condition = noisy_input(self.sr_net, self.scheduler, lr, x0, noise, t, with_sr, edit)
+        sample, condition = noisy_input(self.sr_net, self.scheduler, lr, x0, noise, t, self.sr_condition, edit)
         estimate = model(sample, t.to(hr.device), condition, return_dict=False)[0].float()
         weight = self.config.unet_training.perceptual_weight
         return _add_perceptual({"mse": F.mse_loss(estimate, x0)}, self.perceptual, weight, estimate, x0)
@@ -172,7 +172,7 @@ def noisy_input(
     x0: torch.Tensor,
     noise: torch.Tensor,
     t: torch.Tensor,
-    with_sr: bool,
+    sr_condition: bool,
     edit: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the denoiser sees of x0 at step t (Eq. 5 to 7).
@@ -184,7 +184,7 @@ def noisy_input(
         x0: (B,3,s*h,s*w) in [-1,1].
         noise: standard normal, shaped as x0.
         t: (B,) steps 0..T-1.
-        with_sr: put G into the condition, before Y.
+        sr_condition: of the denoiser's configuration.
         edit: of the noise weight, w to w.
 
     Returns:
@@ -196,9 +196,8 @@ def noisy_input(
     weight = scheduler.noise_weight(uncertainty(sr, upsampled))
     if edit is not None:
         weight = edit(weight)
-    sample = scheduler.scale_model_input(scheduler.add_noise(x0, upsampled, noise, t, weight), t)
-    condition = torch.cat([sr, upsampled], dim=1) if with_sr else upsampled
-    return F.pixel_unshuffle(sample, scale), F.pixel_unshuffle(condition, scale)
+    state = scheduler.scale_model_input(scheduler.add_noise(x0, upsampled, noise, t, weight), t)
+    return denoiser_input(state, sr, upsampled, scale=scale, sr_condition=sr_condition)
 
 
 def build_seeded(cls: type[Network], arguments: dict[str, Any], seed: int) -> Network:

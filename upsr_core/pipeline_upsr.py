@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-import torch.nn.functional as F
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
@@ -21,7 +20,7 @@ from .color_fix import fix_color
 from .diffusers_hook import registered_with_diffusers
 from .image_input import ImageInput, to_output, to_tensor
 from .memory import free_bytes, largest_tile, tiles_per_call
-from .models import ATDModel, UPSRUNet
+from .models import ATDModel, UPSRUNet, denoiser_input
 from .padding import pad_to_multiple
 from .scheduling_unw import UNWScheduler
 from .tiled_run import Chunk, Progress, Tiling, call_network, run_on_tiles
@@ -242,12 +241,12 @@ class UPSRPipeline(DiffusionPipeline):
         def tiles_of(image: torch.Tensor) -> torch.Tensor:
             return torch.stack([image[(index, slice(None), *tile.slices(self.scale))] for index, tile in chunk])
 
-        sample = self.scheduler.scale_model_input(tiles_of(latents), t)
-        condition = tiles_of(upsampled)
-        if self.unet.config.cond_channels > self.unet.config.in_channels:
-            condition = torch.cat([tiles_of(sr), condition], dim=1)
-        unshuffled = F.pixel_unshuffle(sample, self.scale), F.pixel_unshuffle(condition, self.scale)
-        return call_network(self.unet, unshuffled[0], t, unshuffled[1])
+        state = self.scheduler.scale_model_input(tiles_of(latents), t)
+        sr_condition = self.unet.config.sr_condition
+        sample, condition = denoiser_input(
+            state, tiles_of(sr), tiles_of(upsampled), scale=self.scale, sr_condition=sr_condition
+        )
+        return call_network(self.unet, sample, t, condition)
 
     def _tiling(self, lr: torch.Tensor, tile_size: int | None, overlap: int, tile_batch_size: int | None) -> Tiling:
         """Fill in what of the tiling is left to us: tile side and tiles per call."""

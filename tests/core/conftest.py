@@ -89,8 +89,7 @@ TINY_ATD = {
 
 def build_tiny(scale: int = 4, *, sr_condition: bool = True, seed: int = 0, **unet: object) -> UPSRPipeline:
     """A pipeline with random weights that runs in milliseconds; nothing in it is zero-initialised."""
-    channels = 3 * scale**2
-    args = {"scale": scale, "in_channels": channels, "cond_channels": channels * (1 + sr_condition)}
+    args = {"scale": scale, "sr_condition": sr_condition}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         networks = (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -161,8 +164,7 @@ def test_denoiser_compiles_without_graph_breaks(tiny_pipe: UPSRPipeline) -> None
     ("change", "message"),
     [
         ({"scale": 3}, "scale must be"),
-        ({"in_channels": 12}, "in_channels must be"),
-        ({"cond_channels": 50}, "cond_channels must be"),
+        ({"sr_condition": 2}, "sr_condition must be"),
         ({"num_res_blocks": (1,)}, "num_res_blocks must have 2"),
         ({"swin_embed_dim": 40}, "swin_embed_dim must be"),
         ({"model_channels": 40}, "model_channels must be"),
@@ -202,3 +204,18 @@ def test_mirror_padding() -> None:
 def test_g_runs_under_autocast() -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert ATDModel(**TINY_ATD)(torch.rand(1, 3, 16, 16)).sample.shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize("sr_condition", [True, False])
+def test_folders_from_before_sr_condition_load(tmp_path: Path, sr_condition: bool) -> None:
+    """They say with two numbers, in_channels and cond_channels, what sr_condition says now."""
+    unet = build_tiny(sr_condition=sr_condition).unet
+    unet.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    del config["sr_condition"]
+    file.write_text(json.dumps({**config, "in_channels": 48, "cond_channels": 96 if sr_condition else 48}))
+    loaded = UPSRUNet.from_pretrained(tmp_path)
+    assert loaded.config.sr_condition is sr_condition
+    assert "cond_channels" not in loaded.config
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), unet.parameters(), strict=True))

@@ -75,7 +75,7 @@ def test_it_trains_and_gives_a_model_that_upscales(name: str, photos: Path, tmp_
     else:
         assert weight.std() > 0
     unaware = name in ("no_sr_condition", "resshift_4", "resshift_15")
-    assert pipe.unet.config.cond_channels == (1 if unaware else 2) * pipe.unet.config.in_channels
+    assert pipe.unet.config.sr_condition is not unaware
     steps = {"resshift_4": 4, "resshift_15": 15}.get(name, 5)
     assert len(pipe.scheduler) == steps
     assert scale == (2 if name == "x2" else 4)

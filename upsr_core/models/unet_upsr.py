@@ -105,6 +105,21 @@ class Stage(nn.Module):
         return x if self.resample is None else self.resample(x)
 
 
+def denoiser_input(
+    state: torch.Tensor, sr: torch.Tensor, upsampled: torch.Tensor, *, scale: int, sr_condition: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``sample`` and ``condition`` of `UPSRUNet.forward`.
+
+    Args:
+        state: x_t, scaled by the scheduler's ``scale_model_input``, (B,C,s*h,s*w).
+        sr, upsampled: the SR image G and the upsampled input Y in [-1,1], shaped like ``state``.
+        scale: super-resolution factor s.
+        sr_condition: of the network's configuration.
+    """
+    condition = torch.cat([sr, upsampled], dim=1) if sr_condition else upsampled
+    return F.pixel_unshuffle(state, scale), F.pixel_unshuffle(condition, scale)
+
+
 @registered_with_diffusers
 class UPSRUNet(CompleteWeights, ConfigMixin):
     """Denoiser f of UPSR: predicts the clean image from a noisy state, the SR network's image and the upsampled input.
@@ -113,10 +128,9 @@ class UPSRUNet(CompleteWeights, ConfigMixin):
 
     Args:
         scale: super-resolution factor s, one of 1, 2, 4, 8; also the factor of the pixel (un)shuffle.
-        in_channels: channels of the unshuffled state, ``out_channels * scale**2``.
         out_channels: colour channels of the image.
-        cond_channels: channels of the condition. ``2 * in_channels``: SR image and upsampled input;
-            ``in_channels``: the upsampled input alone (Table 1, without the SR condition).
+        sr_condition: condition on the SR image and the upsampled input, or on the upsampled input alone (False; Table 1,
+            without the SR condition).
         image_size: LR side the network is trained at. Levels no larger than a window at this size never shift it.
         model_channels: width of the first level.
         channel_mult: width of each level as a multiple of ``model_channels``.
@@ -143,9 +157,8 @@ class UPSRUNet(CompleteWeights, ConfigMixin):
         self,
         *,
         scale: int = 4,
-        in_channels: int = 48,
         out_channels: int = 3,
-        cond_channels: int = 96,
+        sr_condition: bool = True,
         image_size: int = 64,
         model_channels: int = 160,
         channel_mult: Sequence[int] = (1, 2, 2, 4),
@@ -169,6 +182,9 @@ class UPSRUNet(CompleteWeights, ConfigMixin):
         sizes = [image_size // 2**level for level in range(len(widths))]
         last = len(widths) - 1
         time_channels = 4 * model_channels
+        # After the pixel unshuffle; the condition is one image or two.
+        self.state_channels = out_channels * scale**2
+        self.condition_channels = (2 if sr_condition else 1) * self.state_channels
 
         def resnet(channels_in: int, channels_out: int) -> ResBlock:
             return ResBlock(channels_in, channels_out, time_channels, dropout)
@@ -190,7 +206,7 @@ class UPSRUNet(CompleteWeights, ConfigMixin):
 
         self.time_proj = Timesteps(model_channels, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(model_channels, time_channels)
-        self.conv_in = nn.Conv2d(in_channels + cond_channels, model_channels, 3, padding=1)
+        self.conv_in = nn.Conv2d(self.state_channels + self.condition_channels, model_channels, 3, padding=1)
 
         self.down = nn.ModuleList()
         skips, channels = [model_channels], model_channels
@@ -227,10 +243,11 @@ class UPSRUNet(CompleteWeights, ConfigMixin):
         """Predict the clean image.
 
         Args:
-            sample: (B,in_channels,h,w), unshuffled state x_t, scaled by the scheduler's ``scale_model_input``; h and w
-                are multiples of ``window_size * 2**(levels-1)``.
+            sample: (B,C*s*s,h,w), unshuffled state x_t, scaled by the scheduler's ``scale_model_input``; h and w are
+                multiples of ``window_size * 2**(levels-1)``.
             timestep: step index 0..T-1 (0 the least noisy), an int or a tensor of shape () or (B,).
-            condition: (B,cond_channels,h,w), pixel-unshuffled ``cat([sr, upsampled], dim=1)``, in [-1,1].
+            condition: (B,2*C*s*s,h,w), pixel-unshuffled ``cat([sr, upsampled], dim=1)`` in [-1,1], or (B,C*s*s,h,w)
+                without ``sr_condition``; `denoiser_input` makes both.
             return_dict: return a `UPSRUNetOutput` instead of a tuple.
 
         Returns:
@@ -253,8 +270,17 @@ class UPSRUNet(CompleteWeights, ConfigMixin):
 
         image = self.head(x)
         if self.config.global_residual:
-            image = image + F.pixel_shuffle(condition[:, : self.config.in_channels], self.config.scale)
+            image = image + F.pixel_shuffle(condition[:, : self.state_channels], self.config.scale)
         return UPSRUNetOutput(sample=image) if return_dict else (image,)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict, dict, dict]:
+        """As `ConfigMixin.extract_init_dict`; reads the keys of folders written before ``sr_condition``, too."""
+        config_dict = dict(config_dict)
+        folded, condition = (config_dict.pop(key, None) for key in ("in_channels", "cond_channels"))
+        if folded is not None and condition is not None:
+            config_dict.setdefault("sr_condition", condition > folded)
+        return super().extract_init_dict(config_dict, **kwargs)
 
     def _run(self, stage: nn.Module, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
@@ -283,14 +309,8 @@ def _check_config(config: Any) -> None:
     levels = len(config.channel_mult)
     if config.scale not in (1, 2, 4, 8):
         raise ValueError(f"scale must be 1, 2, 4 or 8, not {config.scale}")
-    if config.in_channels != config.out_channels * config.scale**2:
-        expected = config.out_channels * config.scale**2
-        raise ValueError(f"in_channels must be out_channels * scale**2 = {expected}, not {config.in_channels}")
-    if config.cond_channels not in (config.in_channels, 2 * config.in_channels):
-        raise ValueError(
-            f"cond_channels must be {2 * config.in_channels} (SR image and upsampled input) or "
-            f"{config.in_channels} (upsampled input alone), not {config.cond_channels}"
-        )
+    if not isinstance(config.sr_condition, bool):
+        raise ValueError(f"sr_condition must be true or false, not {config.sr_condition!r}")
     if len(config.num_res_blocks) != levels:
         raise ValueError(f"num_res_blocks must have {levels} entries like channel_mult, not {config.num_res_blocks}")
     if config.swin_embed_dim % NORM_GROUPS or config.swin_embed_dim % config.num_head_channels:

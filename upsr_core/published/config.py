@@ -75,7 +75,9 @@ def build_published(config: Mapping[str, Any] | None = None) -> tuple[UPSRUNet, 
         raise ValueError(f"configuration diffusion: unknown key {next(iter(diffusion))!r}")
     schedule |= schedule.pop("schedule_kwargs", {})
     scale = atd_args.get("scale", 4)
-    unet_args["cond_channels"] = 2 * unet_args.get("in_channels", 48)
+    folded = unet_args.get("out_channels", 3) * scale**2
+    if unet_args.pop("in_channels", folded) != folded:
+        raise ValueError(f"configuration denoiser.in_channels: only out_channels * upscale^2 = {folded} is supported")
     # fmt: off
     return (
         UPSRUNet(**unet_args, scale=scale, shift_mask="published"),
