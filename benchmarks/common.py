@@ -14,7 +14,7 @@ import torch
 from upsr_core import UPSRPipeline, load_pipeline
 from upsr_core.degradation.degrading import DEGRADATION_PRESETS, Degradation
 from upsr_core.published.config import build_published
-from upsr_core.uncertainty import upsample
+from upsr_core.resampling import upsample
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:

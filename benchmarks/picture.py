@@ -18,6 +18,7 @@ from benchmarks.common import add_model_argument, add_threads_argument, degradat
 from upsr_core import UPSRPipeline
 from upsr_core.degradation.degrading import DEGRADATION_PRESETS
 from upsr_core.images.files import DecodedImage, ImageFileError, read_image, write_image
+from upsr_core.pixels import to_pil
 from upsr_core.uncertainty import heat_map
 
 FONT_SIZE, MARGIN, GAP = 18, 6, 6
@@ -40,8 +41,7 @@ def strip(images: dict[str, torch.Tensor]) -> torch.Tensor:
     draw = ImageDraw.Draw(canvas)
     for column, (label, image) in enumerate(images.items()):
         x = column * (width + GAP)
-        pixels = (image[0].permute(1, 2, 0) * 255 + 0.5).byte().numpy()
-        canvas.paste(Image.fromarray(pixels), (x, 0))
+        canvas.paste(to_pil(image[0]), (x, 0))
         draw.text((x + width // 2, height + MARGIN), label, INK, font, anchor="ma")
     return torch.from_numpy(np.array(canvas, dtype=np.float32) / 255).permute(2, 0, 1)[None]
 

@@ -30,7 +30,7 @@ from trainer.data.sources.image_folders import FolderSource
 from upsr_core import UPSRPipeline
 from upsr_core.degradation.degrading import DEGRADATION_PRESETS
 from upsr_core.evaluation.metrics import colour_shift, fine_detail_ratio, psnr, ssim
-from upsr_core.images.files import quantise
+from upsr_core.pixels import quantise
 
 METRICS = ("psnr", "ssim", "fine_detail", "grid", "shift_red", "shift_green", "shift_blue")
 
@@ -45,7 +45,7 @@ def grid_excess(image: torch.Tensor, period: int) -> torch.Tensor:
     """
     excess = []
     for dim in (2, 3):
-        steps = quantise(image, 255).diff(dim=dim).abs().mean(dim=(1, 5 - dim))
+        steps = quantise(image).diff(dim=dim).abs().mean(dim=(1, 5 - dim))
         phases = torch.stack([steps[:, phase::period].mean(dim=1) for phase in range(period)])
         excess.append(phases.amax(dim=0) / phases.mean(dim=0) - 1)
     return torch.stack(excess).amax(dim=0)

@@ -73,8 +73,8 @@ class EstimateUncertainty(io.ComfyNode):
     @classmethod
     def execute(cls, upsr_model: UPSRModel, image: torch.Tensor, psi_max: float, weight_min: float) -> io.NodeOutput:
         """Frame by frame, with one on the device at a time."""
-        from upsr_core.alpha import fill_transparent, upscale_alpha
         from upsr_core.uncertainty import heat_map, noise_weight
+        from upsr_core.upscaling import opaque, upscale_alpha
 
         check_image(image)
         pipe, device = upsr_model.pipe, mm.intermediate_device()
@@ -84,8 +84,7 @@ class EstimateUncertainty(io.ComfyNode):
             progress = NodeProgress(len(image))
             for index in range(len(image)):
                 rgb, alpha = frame_of(image, index)
-                lr = rgb if alpha is None else fill_transparent(rgb, alpha)
-                psi, sr = pipe.estimate_uncertainty(lr, progress.listener(index))
+                psi, sr = pipe.estimate_uncertainty(opaque(rgb, alpha), progress.listener(index))
                 results["psi"].append((psi / psi_max).clamp(max=1).mean(1, keepdim=True).to(device))
                 results["heat"].append(heat_map(psi, psi_max).to(device))
                 results["weight"].append(noise_weight(psi, psi_max, weight_min).mean(1, keepdim=True).to(device))

@@ -8,7 +8,6 @@ import comfy.model_management as mm
 import torch
 import torch.nn.functional as F
 from comfy.utils import ProgressBar
-from PIL import Image
 
 PREVIEW_SIDE = 512
 
@@ -37,10 +36,10 @@ class NodeProgress:
 
     def preview(self, image: torch.Tensor) -> None:
         """Show (1,3,H,W) in [-1,1] in the node."""
+        from upsr_core.pixels import to_pil
+
         longest = max(image.shape[-2:])
         if longest > PREVIEW_SIDE:
             size = [max(1, round(side * PREVIEW_SIDE / longest)) for side in image.shape[-2:]]
             image = F.interpolate(image, size, mode="area")
-        levels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte()
-        picture = Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
-        self._bar.update_absolute(self._value, preview=("JPEG", picture, PREVIEW_SIDE))
+        self._bar.update_absolute(self._value, preview=("JPEG", to_pil((image[0] + 1) / 2), PREVIEW_SIDE))

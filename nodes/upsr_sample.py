@@ -19,9 +19,9 @@ class UPSRSample(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
         from upsr_core.choices import COLOR_FIXES
 
-        """Inputs and outputs."""
         return io.Schema(
             node_id="UPSRSample",
             display_name="UPSR Sample",
@@ -125,15 +125,12 @@ class UPSRSample(io.ComfyNode):
         noise_weight: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         """Frame by frame, with one on the device at a time."""
-        from upsr_core.alpha import fill_transparent, upscale_alpha
-        from upsr_core.resizing import output_size, resize
+        from upsr_core.upscaling import check_scale, upscale
 
         check_image(image)
         pipe = upsr_model.pipe
-        if output_scale > pipe.scale:
-            raise ValueError(f"output_scale {output_scale:g} is more than this model's {pipe.scale}; set at most that")
+        check_scale(pipe, output_scale, "output_scale")
         frames, height, width = image.shape[:3]
-        size = output_size(height, width, output_scale)
         results = []
         with shown(show_at_node(cls.hidden.unique_id)):
             upsr_model.to_device(height, width, tile_size)
@@ -149,24 +146,23 @@ class UPSRSample(io.ComfyNode):
                 weight = noise_weight
                 if weight is not None:
                     weight = frame_weight(weight, index, frames, pipe.scale * height, pipe.scale * width)
-                upscaled, _ = pipe(
-                    rgb if alpha is None else fill_transparent(rgb, alpha),
+                rgb, alpha = upscale(
+                    pipe,
+                    rgb,
+                    alpha,
+                    scale=output_scale,
+                    seed=seed,
                     num_inference_steps=steps or None,
                     stochasticity=stochasticity,
-                    # On the CPU, as the command line does: neither the device nor the batch changes the noise.
-                    generator=torch.Generator().manual_seed(seed),
                     noise_strength=noise_strength,
                     noise_weight=weight,
                     tile_size=tile_size or None,
                     tile_overlap=tile_overlap,
                     color_fix=color_fix,
-                    output_type="pt",
-                    return_dict=False,
                     callback_on_step_end=preview,
                     callback_on_step_end_tensor_inputs=["pred_original_sample"],
                     callback_on_tile_end=progress.listener(index),
                 )
-                if alpha is not None:
-                    upscaled = torch.cat([upscaled, upscale_alpha(alpha, pipe.scale).to(upscaled)], dim=1)
-                results.append(resize(upscaled.cpu(), *size).to(mm.intermediate_device()))
+                upscaled = rgb if alpha is None else torch.cat([rgb, alpha], dim=1)
+                results.append(upscaled.to(mm.intermediate_device()))
         return io.NodeOutput(to_image(results))

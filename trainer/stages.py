@@ -20,7 +20,8 @@ from trainer.output.export import export
 from trainer.weight_edits import edit_weights
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 from upsr_core.models import denoiser_input
-from upsr_core.uncertainty import uncertainty, upsample
+from upsr_core.resampling import upsample
+from upsr_core.uncertainty import uncertainty
 
 Losses = dict[str, torch.Tensor]
 Network = TypeVar("Network", ATDModel, UPSRUNet)

@@ -1,4 +1,4 @@
-"""Giving the result the input's colours back, for models that shift them."""
+"""Correction of the result's colours by those of the input, for models that shift them."""
 
 from __future__ import annotations
 

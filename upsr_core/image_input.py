@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .pixels import to_pil
+
 ImageInput = Any  # PIL.Image | np.ndarray | torch.Tensor, or a list of one kind
 
 
@@ -49,10 +51,9 @@ def to_output(images: torch.Tensor, output_type: str) -> list[Image.Image] | np.
     """(B,3,H,W) in [0,1] to the caller's type: ``"pil"`` a list, ``"np"`` (B,H,W,3) float32, ``"pt"`` unchanged."""
     if output_type == "pt":
         return images
-    array = images.permute(0, 2, 3, 1).cpu().float().numpy()
     if output_type == "np":
-        return array
-    return [Image.fromarray((image * 255 + 0.5).astype(np.uint8)) for image in array]
+        return images.permute(0, 2, 3, 1).cpu().float().numpy()
+    return [to_pil(image) for image in images]
 
 
 def _from_pil(image: Image.Image, argument: str) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""How large a tile the networks can take with the memory that is free."""
+"""The memory that is free, the tiles that fit into it, and calls of a network that fail in half precision."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ logger = logging.get_logger(__name__)
 
 # Share of the free memory to plan with: the rest is for the image's own tensors and for fragmentation.
 USABLE_SHARE = 0.5
-# Where the free memory is unknown (no /proc, no accelerator that tells): what any machine of today has.
+# The free memory where it is unknown (no /proc, no accelerator that tells): any machine of today has as much.
 ASSUMED_FREE_BYTES = 2 * 2**30
 # Larger tiles gain nothing: the denoiser is trained on far smaller crops.
 LARGEST_TILE = 512
 LARGEST_BATCH = 8
 # LR pixels per call above which several tiles at once are no faster, but take memory all the same.
 BATCHED_PIXELS = 256**2
-# What convolutions need on the side.
+# Factor for what convolutions need beside their inputs and outputs.
 WORKSPACE = 1.25
 # PyTorch has an exception class for this on some accelerators only.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -32,8 +32,8 @@ def largest_tile(network: UPSRUNet | ATDModel, height: int, width: int, unit: in
 
     Args:
         network: the denoiser or the SR network.
-        height, width: of the image, multiples of ``unit``.
-        unit: what the side is to be a multiple of.
+        height, width: of the image.
+        unit: the side is a multiple of it, unless it is the image's own.
         free: bytes that are free on the network's device.
 
     Returns:
@@ -52,12 +52,12 @@ def largest_tile(network: UPSRUNet | ATDModel, height: int, width: int, unit: in
 
 
 def wanted_bytes(network: UPSRUNet | ATDModel, height: int, width: int) -> int:
-    """How much free memory lets `largest_tile` choose as it would with any amount, for an LR image of this size."""
+    """The least free memory with which `largest_tile` chooses as with any larger one, for an LR image of this size."""
     return int(activation_bytes(network, min(height * width, LARGEST_TILE**2)) / USABLE_SHARE)
 
 
 def tiles_per_call(unet: UPSRUNet, pixels: int, free: int) -> int:
-    """How many tiles of so many LR pixels the denoiser should take at once, at least 1."""
+    """The number of tiles, of ``pixels`` LR pixels each, that the denoiser takes in one call; at least 1."""
     budget = int(USABLE_SHARE * free)
     most = min(LARGEST_BATCH, BATCHED_PIXELS // pixels)
     fitting = (size for size in range(most, 1, -1) if activation_bytes(unet, size * pixels) <= budget)
@@ -65,7 +65,7 @@ def tiles_per_call(unet: UPSRUNet, pixels: int, free: int) -> int:
 
 
 def activation_bytes(network: UPSRUNet | ATDModel, pixels: int) -> int:
-    """Peak memory of one call on so many LR pixels, without weights and without gradients; an estimate from above."""
+    """Peak memory of one call on ``pixels`` LR pixels, without weights and gradients; an estimate from above."""
     floats = _denoiser_floats(network, pixels) if isinstance(network, UPSRUNet) else _sr_floats(network, pixels)
     itemsize = torch.empty(0, dtype=network.dtype).element_size()
     return int(WORKSPACE * itemsize * floats)
@@ -95,7 +95,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def empty_cache(device: torch.device) -> None:
-    """Give back what PyTorch keeps of ``device``'s memory without using it."""
+    """Release the memory of ``device`` that PyTorch holds but does not use."""
     if device.type in ("cuda", "xpu", "mps"):
         getattr(torch, device.type).empty_cache()
 
@@ -116,7 +116,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _cgroup_free_bytes() -> int:
-    """What a container's memory limit leaves; unlimited where there is none."""
+    """Memory that a container's limit leaves; 2^63 without a limit."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text().strip()
@@ -124,3 +124,30 @@ def _cgroup_free_bytes() -> int:
     except OSError:
         return 2**63
     return 2**63 if limit == "max" else max(0, int(limit) - used)
+
+
+def call_network(network: UPSRUNet | ATDModel, *inputs: torch.Tensor | int) -> torch.Tensor:
+    """A network's output in float32; where half precision gives NaN or infinity, computed again in float32.
+
+    Raises:
+        ValueError: it is not finite in float32 either.
+    """
+
+    def cast(dtype: torch.dtype) -> list[torch.Tensor | int]:
+        return [value.to(dtype) if isinstance(value, torch.Tensor) else value for value in inputs]
+
+    output = network(*cast(network.dtype), return_dict=False)[0].float()
+    # A look at one number per call, which on an accelerator waits for it; a call takes far longer than that.
+    if output.isfinite().all():
+        return output
+    name = type(network).__name__
+    if network.dtype != torch.float32:
+        logger.warning("%s gave NaN or infinity in %s; this tile again in float32.", name, network.dtype)
+        # Borrowed float32 weights: the network itself, which is the caller's, stays as it is.
+        state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+        call = torch.func.functional_call
+        output = call(network, state, tuple(cast(torch.float32)), {"return_dict": False})[0]
+        if output.isfinite().all():
+            return output
+    raise ValueError(f"{name} gives NaN or infinity in float32, too: its weights are damaged or not a UPSR model's")

@@ -19,12 +19,12 @@ from .choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP
 from .color_fix import fix_color
 from .diffusers_hook import registered_with_diffusers
 from .image_input import ImageInput, to_output, to_tensor
-from .memory import free_bytes, largest_tile, tiles_per_call
+from .memory import call_network, free_bytes, largest_tile, tiles_per_call
 from .models import ATDModel, UPSRUNet, denoiser_input
-from .padding import pad_to_multiple
+from .resampling import pad_to_multiple, upsample
 from .scheduling_unw import UNWScheduler
-from .tiled_run import Chunk, Progress, Tiling, call_network, run_on_tiles
-from .uncertainty import uncertainty, upsample
+from .tiling import CallCounter, Chunk, Tiling, run_on_tiles
+from .uncertainty import uncertainty
 
 logger = logging.get_logger(__name__)
 
@@ -74,7 +74,7 @@ class UPSRPipeline(DiffusionPipeline):
 
     @property
     def tile_multiple(self) -> int:
-        """What ``tile_size`` must be a multiple of: the windows of the denoiser's smallest level, in LR pixels."""
+        """``tile_size`` must be a multiple of it: the windows of the denoiser's smallest level, in LR pixels."""
         return self.unet.config.window_size * 2 ** (len(self.unet.config.channel_mult) - 1)
 
     @torch.no_grad()
@@ -88,6 +88,7 @@ class UPSRPipeline(DiffusionPipeline):
         noise_strength: float = 1.0,
         noise_mask: torch.Tensor | np.ndarray | None = None,
         noise_weight: torch.Tensor | np.ndarray | None = None,
+        sr: torch.Tensor | None = None,
         tile_size: int | None = None,
         tile_overlap: int = DEFAULT_TILE_OVERLAP,
         tile_batch_size: int | None = None,
@@ -111,8 +112,9 @@ class UPSRPipeline(DiffusionPipeline):
                 of the denoiser's ``pad_multiple``.
             noise_strength: factor on the noise weight w everywhere, >= 0; below 1 stays closer to the input.
             noise_mask: factor on w for every pixel, >= 0, at output size: (s*h,s*w), (B,s*h,s*w) or (B,1|3,s*h,s*w).
-            noise_weight: w itself, >= 0, in the place of the scheduler's function of the uncertainty; shaped as
+            noise_weight: w itself, >= 0, instead of the scheduler's function of the uncertainty; shaped as
                 ``noise_mask``.
+            sr: what `super_resolve` returned for this image, so that g is not run again; (B,3,s*h',s*w') in [-1,1].
             tile_size: largest side in LR pixels of the tiles the denoiser runs on; they are no larger than their number
                 needs. None picks the whole image if it fits into the free memory, else the largest tile that does; 0
                 never tiles.
@@ -139,8 +141,8 @@ class UPSRPipeline(DiffusionPipeline):
         batch, _, height, width = lr.shape
         size = batch, scale * height, scale * width
         self.check_inputs(
-            size, stochasticity, generator, noise, noise_strength, tile_size, tile_overlap, tile_batch_size, color_fix,
-            output_type, callback_on_step_end_tensor_inputs,
+            size, stochasticity, generator, noise, noise_strength, sr, tile_size, tile_overlap, tile_batch_size,
+            color_fix, output_type, callback_on_step_end_tensor_inputs,
         )  # fmt: skip
         if noise_weight is not None:
             noise_weight = self._padded("noise_weight", noise_weight, size).to(device)
@@ -156,10 +158,13 @@ class UPSRPipeline(DiffusionPipeline):
 
         steps = len(self.scheduler.timesteps)
         with self.progress_bar(total=0) as bar:
-            progress = Progress(bar, callback_on_tile_end)
+            progress = CallCounter(bar, callback_on_tile_end)
 
             # 2. Condition and uncertainty: one pass of g
-            sr, upsampled = self._super_resolve(lr, progress, steps * len(tiling.chunks(batch)))
+            upsampled = upsample(2 * lr - 1, scale)
+            if sr is None:
+                sr = self._super_resolve(lr, progress, calls_after=steps * len(tiling.chunks(batch)))
+            sr = sr.to(device, torch.float32)
             psi = uncertainty(sr, upsampled)
             weight = noise_strength * (self.scheduler.noise_weight(psi) if noise_weight is None else noise_weight)
             if noise_mask is not None:
@@ -193,45 +198,67 @@ class UPSRPipeline(DiffusionPipeline):
         return UPSRPipelineOutput(images=result, uncertainty=psi) if return_dict else (result, psi)
 
     @torch.no_grad()
-    def estimate_uncertainty(
+    def super_resolve(
         self, image: ImageInput, callback_on_tile_end: Callable[[int, int], None] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One pass of g: where it is unsure, and its fast super-resolved image.
+    ) -> torch.Tensor:
+        """G, one pass of the SR network, to give to several calls of the pipeline.
 
         Args:
             image, callback_on_tile_end: as in `__call__`.
 
         Returns:
-            psi (Eq. 5) and the SR image, both float32 (B,3,s*h,s*w) in units of the [0,1] range; the image is clipped.
+            float32 (B,3,s*h',s*w') in [-1,1], not clipped; h', w' are the size padded to multiples of the denoiser's
+            ``pad_multiple``.
         """
         self._check_components()
-        lr = to_tensor(image).to(self._execution_device)
-        height, width = (self.scale * size for size in lr.shape[-2:])
-        lr = pad_to_multiple(lr, self.unet.config.pad_multiple)
+        lr = pad_to_multiple(to_tensor(image).to(self._execution_device), self.unet.config.pad_multiple)
         with self.progress_bar(total=0) as bar:
-            sr, upsampled = self._super_resolve(lr, Progress(bar, callback_on_tile_end))
+            sr = self._super_resolve(lr, CallCounter(bar, callback_on_tile_end))
         self.maybe_free_model_hooks()
-        sr, upsampled = sr[..., :height, :width], upsampled[..., :height, :width]
-        return uncertainty(sr, upsampled), sr.clamp(-1, 1).add_(1).div_(2)
+        return sr
 
-    def _super_resolve(
-        self, lr: torch.Tensor, progress: Progress, calls_after: int = 0
+    @torch.no_grad()
+    def estimate_uncertainty(
+        self,
+        image: ImageInput,
+        callback_on_tile_end: Callable[[int, int], None] | None = None,
+        sr: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """G and Y of the padded LR image, float32 in [-1,1]; g sees the whole image if it fits into the free memory."""
+        """One pass of g: where it is unsure, and its fast super-resolved image.
+
+        Args:
+            image, callback_on_tile_end, sr: as in `__call__`.
+
+        Returns:
+            psi (Eq. 5) and the SR image, both float32 (B,3,s*h,s*w) in units of the [0,1] range; the image is clipped.
+        """
+        lr = to_tensor(image)
+        height, width = (self.scale * side for side in lr.shape[-2:])
+        if sr is None:
+            sr = self.super_resolve(lr, callback_on_tile_end)
+        else:
+            self._check_padded("sr", sr, (len(lr), height, width))
+        inside = (..., slice(height), slice(width))
+        # Padded as g saw it: at the border, the upsampled image depends on the pixels beyond.
+        padded = pad_to_multiple(lr.to(sr.device), self.unet.config.pad_multiple)
+        psi = uncertainty(sr, upsample(2 * padded - 1, self.scale))
+        return psi[inside].clone(), sr[inside].clamp(-1, 1).add_(1).div_(2)
+
+    def _super_resolve(self, lr: torch.Tensor, progress: CallCounter, calls_after: int = 0) -> torch.Tensor:
+        """G of the padded LR image, float32 in [-1,1]; g sees the whole image if it fits into the free memory."""
 
         def super_resolve(chunk: Chunk) -> torch.Tensor:
             parts = torch.stack([lr[(index, slice(None), *tile.slices())] for index, tile in chunk])
             return 2 * call_network(self.sr_net, parts) - 1
 
-        upsampled = upsample(2 * lr - 1, self.scale)
-        sr = torch.empty_like(upsampled)
         height, width = lr.shape[-2:]
+        sr = lr.new_empty(*lr.shape[:2], self.scale * height, self.scale * width)
         # More than twice the overlap, whatever little memory is free.
         unit = max(self.tile_multiple, self.sr_net.config.window_size, 3 * SR_TILE_OVERLAP)
         tile_size = largest_tile(self.sr_net, height, width, unit, free_bytes(lr.device))
         tiling = Tiling(height, width, tile_size, SR_TILE_OVERLAP, unit)
         run_on_tiles(super_resolve, sr, tiling, progress, scale=self.scale, calls_after=calls_after)
-        return sr, upsampled
+        return sr
 
     def _denoise(
         self, latents: torch.Tensor, t: int, sr: torch.Tensor, upsampled: torch.Tensor, chunk: Chunk
@@ -249,7 +276,7 @@ class UPSRPipeline(DiffusionPipeline):
         return call_network(self.unet, sample, t, condition)
 
     def _tiling(self, lr: torch.Tensor, tile_size: int | None, overlap: int, tile_batch_size: int | None) -> Tiling:
-        """Fill in what of the tiling is left to us: tile side and tiles per call."""
+        """The tiling that the arguments ask for, with the tile side and tiles per call chosen where they are None."""
         unit = self.tile_multiple
         height, width = lr.shape[-2:]
         whole = max(height, width)
@@ -268,7 +295,7 @@ class UPSRPipeline(DiffusionPipeline):
         return replace(tiling, batch_size=min(tile_batch_size, len(tiling.chunks(len(lr)))))
 
     def _padded(self, name: str, plane: torch.Tensor | np.ndarray, size: tuple[int, int, int]) -> torch.Tensor:
-        """The argument ``name``, checked, as (1|B,1|3,s*h',s*w')."""
+        """The argument ``name``, checked and padded, as (1|B,1|3,s*h',s*w')."""
         batch, height, width = size
         plane = torch.as_tensor(plane)
         if plane.ndim in (2, 3):
@@ -282,6 +309,15 @@ class UPSRPipeline(DiffusionPipeline):
         if not 0 <= plane.min() <= plane.max() < math.inf:
             raise ValueError(f"{name} must not be negative, infinite or NaN")
         return pad_to_multiple(plane, self.scale * self.unet.config.pad_multiple)
+
+    def _check_padded(self, name: str, image: torch.Tensor, size: tuple[int, int, int]) -> None:
+        """Refuse an argument that is not finite, or not of the padded output size."""
+        unit = self.scale * self.unet.config.pad_multiple
+        expected = (size[0], 3, *(side + -side % unit for side in size[1:]))
+        if image.shape != expected:
+            raise ValueError(f"{name} must have shape {expected} (padded size), not {tuple(image.shape)}")
+        if not image.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinite values; pass finite ones")
 
     def _check_components(self) -> None:
         for name in ("unet", "sr_net", "scheduler"):
@@ -297,6 +333,7 @@ class UPSRPipeline(DiffusionPipeline):
         generator: torch.Generator | Sequence[torch.Generator] | None,
         noise: torch.Tensor | None,
         noise_strength: float,
+        sr: torch.Tensor | None,
         tile_size: int | None,
         tile_overlap: int,
         tile_batch_size: int | None,
@@ -319,12 +356,9 @@ class UPSRPipeline(DiffusionPipeline):
         if generator is not None and not isinstance(generator, torch.Generator) and len(generator) != size[0]:
             raise ValueError(f"generator has {len(generator)} entries for {size[0]} images; pass one per image")
         if noise is not None:
-            unit = self.scale * self.unet.config.pad_multiple
-            expected = (size[0], 3, *(side + -side % unit for side in size[1:]))
-            if noise.shape != expected:
-                raise ValueError(f"noise must have shape {expected} (padded size), not {tuple(noise.shape)}")
-            if not noise.isfinite().all():
-                raise ValueError("noise holds NaN or infinite values; pass standard normal noise")
+            self._check_padded("noise", noise, size)
+        if sr is not None:
+            self._check_padded("sr", sr, size)
         unit, whole = self.tile_multiple, (int, np.integer)
         if tile_size is not None and (not isinstance(tile_size, whole) or tile_size < 0 or tile_size % unit):
             raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -128,30 +128,6 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         """w of Eq. 6 for the uncertainty psi (in [0,1] units), element by element; in [weight_min, 1]."""
         return uncertainty_noise_weight(psi, self.config.psi_max, self.config.weight_min)
 
-    @overload
-    def add_noise(
-        self,
-        original: torch.Tensor,
-        upsampled: torch.Tensor | None = None,
-        *,
-        noise: torch.Tensor,
-        t: Timestep,
-        noise_weight: torch.Tensor | None = None,
-    ) -> torch.Tensor: ...
-
-    @overload
-    def add_noise(
-        self,
-        original: torch.Tensor,
-        upsampled: torch.Tensor | None,
-        noise: torch.Tensor,
-        t: Timestep,
-        noise_weight: torch.Tensor | None = None,
-    ) -> torch.Tensor: ...
-
-    @overload
-    def add_noise(self, original: torch.Tensor, noise: torch.Tensor, t: Timestep, /) -> torch.Tensor: ...
-
     def add_noise(
         self,
         original: torch.Tensor,
@@ -162,8 +138,8 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
     ) -> torch.Tensor:
         """Draw x_t given x0: x0 + eta_t (Y - x0) + kappa sqrt(eta_t) w noise (Eq. 7).
 
-        Called with three arguments, ``add_noise(original, noise, t)``, it is what other diffusers schedulers
-        offer: Y = x0 and w = 1, so that noise of level t is added and nothing else.
+        ``add_noise(original, noise, t)``, with three arguments, is the signature of other diffusers schedulers, which
+        their common checks call: Y = x0 and w = 1.
 
         Args:
             original: x0, (B,C,H,W).
@@ -232,11 +208,13 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         eta, eta_prev = self._step_etas(t)
         variance = stochasticity**2 * eta_prev * (eta - eta_prev) / eta
         x0 = _at_least_float32(model_output)
-        # x0 + eta_prev (Y - x0) + kept * (x_t - x0 - eta (Y - x0)), sorted by tensor so that it takes one new one.
-        # kept is what is left of the noise; w cancels, so a weight of 0 is fine.
+        # P + eta_prev (Y - P) + kept (x_t - P - eta (Y - P)): the noise of x_t, without its weight w, is kept in part.
+        # One coefficient for each tensor, so that the sum needs one new tensor only.
         kept = math.sqrt((eta_prev - variance) / eta)
-        prev_sample = x0 * (1 - eta_prev - kept * (1 - eta))
-        prev_sample.add_(x0 if upsampled is None else upsampled, alpha=eta_prev - kept * eta)
+        of_upsampled = eta_prev - kept * eta
+        of_estimate = 1 - eta_prev - kept * (1 - eta)
+        prev_sample = x0 * of_estimate
+        prev_sample.add_(x0 if upsampled is None else upsampled, alpha=of_upsampled)
         prev_sample.add_(sample, alpha=kept)
         if variance > 0:
             if variance_noise is None:

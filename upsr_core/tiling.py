@@ -1,12 +1,19 @@
-"""Cutting an image into overlapping tiles and blending them back: which tiles, which weights."""
+"""Cutting an image into overlapping tiles, running a network over them, and blending the results."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Protocol
 
 import torch
+from diffusers.utils import logging
+
+from .memory import empty_cache, is_out_of_memory
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,17 +53,141 @@ class Tile:
         image[..., rows, columns].addcmul_(result, self.weights(scale).to(image))
 
 
+Chunk = Sequence[tuple[int, Tile]]
+"""Tiles for one call of a network, each with its image's index in the batch."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a network goes over an LR image.
+
+    Attributes:
+        height, width: of the LR image.
+        tile_size: largest side of a tile in LR pixels.
+        overlap: LR pixels that neighbours share at least.
+        unit: the sides of tiles are multiples of it.
+        batch_size: tiles per call.
+    """
+
+    height: int
+    width: int
+    tile_size: int
+    overlap: int
+    unit: int
+    batch_size: int = 1
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the tiles."""
+        height, width = (even_side(n, self.tile_size, self.overlap, self.unit) for n in (self.height, self.width))
+        return height, width
+
+    def chunks(self, images: int) -> list[Chunk]:
+        """The calls that ``images`` images take."""
+        tiles = plan_tiles(self.height, self.width, self.sides, self.overlap)
+        items = [(index, tile) for index in range(images) for tile in tiles]
+        return [items[start : start + self.batch_size] for start in range(0, len(items), self.batch_size)]
+
+    def smaller(self) -> Tiling | None:
+        """The next tiling that needs less memory: one tile per call, then tiles of half the side; None at the end."""
+        if self.batch_size > 1:
+            return replace(self, batch_size=1)
+        half = -(-max(self.sides) // (2 * self.unit)) * self.unit
+        return replace(self, tile_size=half) if self.overlap < half < self.tile_size else None
+
+    def __str__(self) -> str:
+        tiles = "tiles" if self.batch_size == 1 else f"{self.batch_size} tiles at once"
+        return f"{tiles} of {self.sides[1]}x{self.sides[0]} LR pixels"
+
+
+class _Bar(Protocol):
+    total: float | None
+
+    def update(self, n: float = 1) -> bool | None: ...
+
+
+class CallCounter:
+    """Counts calls of networks, for a progress bar and a listener.
+
+    Args:
+        bar: tqdm's or one like it.
+        listener: called with the calls done and the calls in all, after each; what it raises ends the run.
+    """
+
+    def __init__(self, bar: _Bar, listener: Callable[[int, int], None] | None = None):
+        self._bar, self._listener = bar, listener
+        self._done = self._total = 0
+
+    def expect(self, calls: int) -> None:
+        """Set how many calls are left."""
+        self._bar.total = self._total = self._done + calls
+
+    def called(self) -> None:
+        """Count one call."""
+        self._done += 1
+        self._bar.update()
+        if self._listener is not None:
+            self._listener(self._done, self._total)
+
+
+def run_on_tiles(
+    call: Callable[[Chunk], torch.Tensor],
+    out: torch.Tensor,
+    tiling: Tiling,
+    progress: CallCounter,
+    *,
+    scale: int,
+    passes_left: int = 1,
+    calls_after: int = 0,
+) -> Tiling:
+    """Fill ``out`` with the blended results of all tiles; with smaller tiles where the memory is too little.
+
+    Args:
+        call: returns the results of some tiles, (len(chunk),C,scale*h,scale*w) float32.
+        out: (B,C,scale*height,scale*width); overwritten.
+        tiling: the tiles to begin with.
+        progress: counts the calls.
+        scale: size of the results in units of the tiles.
+        passes_left: number of passes over the image that are left, this one included.
+        calls_after: calls of other networks that follow.
+
+    Returns:
+        The tiling that worked, for the next time.
+
+    Raises:
+        RuntimeError, MemoryError: out of memory with the smallest tiles, too.
+    """
+    while True:
+        try:
+            out.zero_()
+            chunks = tiling.chunks(len(out))
+            progress.expect(passes_left * len(chunks) + calls_after)
+            for chunk in chunks:
+                for (index, tile), result in zip(chunk, call(chunk), strict=True):
+                    tile.add(out[index], result, scale)
+                progress.called()
+            return tiling
+        except (RuntimeError, MemoryError) as error:
+            smaller = tiling.smaller()
+            if smaller is None or not is_out_of_memory(error):
+                raise
+        # Not inside the handler: the traceback keeps the failed call's tensors alive.
+        empty_cache(out.device)
+        logger.warning("Out of memory with %s; going on with %s.", tiling, smaller)
+        tiling = smaller
+
+
 def plan_tiles(height: int, width: int, tile_size: int | tuple[int, int], overlap: int) -> list[Tile]:
     """Cover an image with tiles, row by row.
 
     All tiles have one size: ``tile_size``, or the image's own where that is less. Neighbours start
     ``tile_size - overlap`` apart; the last ones are moved inwards to end with the image and overlap more. So
-    all positions are multiples of whatever height, width, tile_size and overlap are multiples of.
+    all positions are multiples of every common divisor of height, width, tile_size and overlap.
 
     Args:
         height, width: size of the image.
         tile_size: side of a tile, or its height and width.
-        overlap: what neighbours share at least, >= 0; with 0 there is no blending.
+        overlap: pixels that neighbours share at least, >= 0; with 0 there is no blending.
 
     Raises:
         ValueError: if a size is below 1, or the image needs several tiles and overlap is not below tile_size.
@@ -87,12 +218,12 @@ def even_side(length: int, tile_size: int, overlap: int, unit: int) -> int:
     Args:
         length: of the line.
         tile_size: the largest side allowed, a multiple of ``unit`` or not less than ``length``.
-        overlap: what neighbours share at least, below ``tile_size``.
-        unit: what the side is to be a multiple of.
+        overlap: samples that neighbours share at least, below ``tile_size``.
+        unit: the side is a multiple of it.
     """
     if length <= tile_size:
         return length
-    count = math.ceil((length - overlap) / (tile_size - overlap))
+    count = _tiles_in(length, tile_size, overlap)
     return min(tile_size, math.ceil((length + (count - 1) * overlap) / count / unit) * unit)
 
 
@@ -100,8 +231,13 @@ def _line_starts(length: int, tile_size: int, overlap: int) -> tuple[tuple[int, 
     """Where the tiles of a line of ``length`` samples start, and how long each is."""
     if length <= tile_size:
         return (0,), length
-    count = math.ceil((length - overlap) / (tile_size - overlap))
-    return tuple(min(i * (tile_size - overlap), length - tile_size) for i in range(count)), tile_size
+    starts = range(_tiles_in(length, tile_size, overlap))
+    return tuple(min(i * (tile_size - overlap), length - tile_size) for i in starts), tile_size
+
+
+def _tiles_in(length: int, tile_size: int, overlap: int) -> int:
+    """How many tiles a line of ``length`` samples needs, more than one."""
+    return math.ceil((length - overlap) / (tile_size - overlap))
 
 
 @lru_cache(maxsize=64)

@@ -5,22 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 
 HEAT_MAP_LEVELS = 256
 # The two ends of the heat map in OKLab (L, a, b): dark blue and light yellow, both inside sRGB.
 _COLOUR_LOW = (0.22, 0.0, -0.09)
 _COLOUR_HIGH = (0.93, -0.025, 0.13)
-
-
-def upsample(lr: torch.Tensor, scale: int) -> torch.Tensor:
-    """Bicubic Y of the LR image: (B,C,h,w) -> (B,C,scale*h,scale*w), half-pixel centres, no antialiasing.
-
-    Works in any value range; bicubic weights may overshoot it a little, and nothing is clipped.
-    """
-    if lr.ndim != 4 or not lr.is_floating_point():
-        raise ValueError(f"lr must be a float tensor (B,C,h,w), got {lr.dtype} {tuple(lr.shape)}")
-    return F.interpolate(lr, scale_factor=scale, mode="bicubic", align_corners=False, antialias=False)
 
 
 def uncertainty(sr: torch.Tensor, upsampled: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from trainer.data.crops import ValidationDataset
 from trainer.data.sources.image_folders import FolderSource
 from upsr_core.degradation.degrading import DEGRADATION_PRESETS, Degradation
 from upsr_core.evaluation.metrics import psnr
-from upsr_core.uncertainty import upsample
+from upsr_core.resampling import upsample
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from PIL import Image
 
 from tests.comfyui.in_process import HostedPack, photo
 from upsr_core import UPSRPipeline, load_pipeline
-from upsr_core.alpha import fill_transparent, upscale_alpha
-from upsr_core.resizing import resize
+from upsr_core.resampling import resize
 from upsr_core.uncertainty import heat_map, noise_weight
+from upsr_core.upscaling import fill_transparent, upscale_alpha
 
 
 @pytest.fixture(scope="module")

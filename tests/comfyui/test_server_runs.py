@@ -19,7 +19,7 @@ from tests.comfyui.server import ComfyServer
 from tests.comfyui.test_server import EXAMPLES
 from tests.comfyui.workflows import estimate_prompt, node, to_prompt, upscale_prompt
 from upsr_core import load_pipeline
-from upsr_core.alpha import fill_transparent, upscale_alpha
+from upsr_core.upscaling import fill_transparent, upscale_alpha
 
 
 def test_progress_previews_and_the_librarys_pixels(server: ComfyServer, small: torch.Tensor) -> None:

@@ -13,7 +13,7 @@ from upsr_core import UPSRPipeline, load_pipeline
 from upsr_core.evaluation.metrics import colour_shift, fine_detail, psnr
 from upsr_core.images.files import read_image
 from upsr_core.loading import BUNDLED_MODEL
-from upsr_core.uncertainty import upsample
+from upsr_core.resampling import upsample
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chelsea_lr.png"
 

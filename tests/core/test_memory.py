@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from upsr_core import ATDModel, UPSRPipeline, UPSRUNet
+from tests.core.conftest import build_tiny
+from upsr_core import ATDModel, UPSRUNet
 from upsr_core.memory import LARGEST_TILE, activation_bytes, free_bytes, largest_tile, tiles_per_call
 
 GIB = 2**30
@@ -67,6 +68,13 @@ def test_free_memory_of_this_machine() -> None:
     assert 2**20 < free_bytes(torch.device("cpu")) < 2**50
 
 
-def test_pipeline_uses_it(tiny_pipe: UPSRPipeline) -> None:
-    images = tiny_pipe(torch.rand(1, 3, 16, 700), num_inference_steps=1, output_type="pt").images
-    assert images.shape == (1, 3, 64, 2800)
+def test_the_pipeline_takes_smaller_tiles_where_less_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, lr = build_tiny(), torch.rand(1, 3, 16, 96)
+    widths: list[int] = []
+    pipe.unet.register_forward_pre_hook(lambda module, args: widths.append(args[0].shape[-1]))
+    pipe(lr, num_inference_steps=1, output_type="pt")
+    assert widths == [96]
+    widths.clear()
+    monkeypatch.setattr("upsr_core.pipeline_upsr.free_bytes", lambda device: 2 * activation_bytes(pipe.unet, 32 * 32))
+    pipe(lr, num_inference_steps=1, output_type="pt")
+    assert set(widths) == {32}

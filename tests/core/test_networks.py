@@ -11,7 +11,7 @@ import torch
 from tests.core.conftest import TINY_ATD, TINY_UNET, Golden, build_tiny
 from upsr_core import ATDModel, UPSRPipeline, UPSRUNet
 from upsr_core.models.attention import MASKED, WindowAttention, shift_masks
-from upsr_core.padding import mirror_indices, pad_to_multiple
+from upsr_core.resampling import mirror_indices, pad_to_multiple
 
 
 def parameters(model: torch.nn.Module) -> int:

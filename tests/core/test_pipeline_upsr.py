@@ -324,3 +324,22 @@ def test_noise_weight_replaces_the_schedulers(tiny_pipe: UPSRPipeline) -> None:
     torch.testing.assert_close(run(noise_weight=one_channel), run(noise_weight=one_channel[:, 0]))
     with pytest.raises(ValueError, match=r"noise_weight must be \(128,64\)"):
         run(noise_weight=own[..., 1:])
+
+
+def test_g_can_be_run_once_for_several_calls(tiny_pipe: UPSRPipeline) -> None:
+    lr = smooth_image(19, 21, batch=2)
+    arguments = {"output_type": "pt", "return_dict": False}
+    images, psi = tiny_pipe(lr, generator=torch.Generator().manual_seed(0), **arguments)
+    sr = tiny_pipe.super_resolve(lr)
+    calls: list[int] = []
+    handle = tiny_pipe.sr_net.register_forward_pre_hook(lambda *_: calls.append(1))
+    again, psi_again = tiny_pipe(lr, generator=torch.Generator().manual_seed(0), sr=sr, **arguments)
+    estimated, image = tiny_pipe.estimate_uncertainty(lr, sr=sr)
+    assert not calls
+    handle.remove()
+    assert torch.equal(again, images)
+    assert torch.equal(psi_again, psi)
+    assert torch.equal(estimated, psi)
+    assert torch.equal(image, tiny_pipe.estimate_uncertainty(lr)[1])
+    with pytest.raises(ValueError, match=r"sr must have shape \(2, 3, 128, 128\)"):
+        tiny_pipe(lr, sr=sr[..., :-1])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from upsr_core.uncertainty import heat_map, noise_weight, uncertainty, upsample
+from upsr_core.resampling import upsample
+from upsr_core.uncertainty import heat_map, noise_weight, uncertainty
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -90,7 +90,7 @@ def test_masks_average_the_channels(images: ModuleType) -> None:
 def test_warnings_reach_the_user_once_each(node_module: Callable[[str], ModuleType]) -> None:
     notices = node_module("notices")
     shown: list[str] = []
-    library = logging.getLogger("upsr_core.tiled_run")
+    library = logging.getLogger("upsr_core.tiling")
     with notices.shown(shown.append):
         library.info("not a warning")
         library.warning("Out of memory with %s.", "large tiles")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from trainer.data.config import DataConfig
 from trainer.data.crops import ValidationDataset
@@ -18,8 +16,8 @@ from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
 from upsr_core.degradation.config import DEGRADATION_PRESETS
 from upsr_core.degradation.degrading import Degradation
 from upsr_core.evaluation.metrics import fine_detail_ratio, psnr, ssim
-from upsr_core.images.files import quantise
-from upsr_core.uncertainty import upsample
+from upsr_core.pixels import quantise, to_pil
+from upsr_core.resampling import upsample
 
 # (B,3,h,w) and the images' seeds -> (B,3,s*h,s*w), both in [0,1].
 Upscaler = Callable[[torch.Tensor, list[int]], torch.Tensor]
@@ -95,7 +93,7 @@ class Validation:
         """Mean over the photos, of what 8-bit files would hold."""
         total = 0.0
         for image, hr in zip(images, self.hr, strict=True):
-            pair = (quantise(x[None], 255).to(self.device) / 127.5 - 1 for x in (image, hr))
+            pair = (quantise(x[None]).to(self.device) / 127.5 - 1 for x in (image, hr))
             total += lpips(*pair).item()
         return total / len(images)
 
@@ -133,4 +131,4 @@ def pipeline_upscaler(unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler,
 def save_png(image: torch.Tensor, path: Path) -> None:
     """Write (3,H,W) in [0,1] as an 8-bit file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy().astype(np.uint8)).save(path)
+    to_pil(image).save(path)

@@ -13,15 +13,16 @@ import diffusers
 import torch
 from PIL import Image
 
-from ..alpha import fill_transparent, upscale_alpha
 from ..images.files import DecodedImage, check_output, read_image, write_image
 from ..loading import load_pipeline
 from ..memory import is_out_of_memory
 from ..messages import one_line, printable
 from ..pipeline_upsr import UPSRPipeline
 from ..published.conversion import convert_published, export_published
-from ..resizing import output_size, resize
+from ..resampling import output_size
 from ..uncertainty import heat_map
+from ..upscaling import check_scale, opaque
+from ..upscaling import upscale as upscale_image
 from .arguments import installed_version
 from .main import OUT_OF_MEMORY
 from .output import complain, say
@@ -34,41 +35,37 @@ def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
     pipe = _load(args)
     if args.tile and args.tile % pipe.tile_multiple:
         raise ValueError(f"--tile {args.tile} must be a multiple of {pipe.tile_multiple} for this model")
-    scale = args.scale or pipe.scale
-    if scale > pipe.scale:
-        raise ValueError(f"--scale {scale:g} is more than this model's {pipe.scale}; choose at most that")
+    scale = check_scale(pipe, args.scale, "--scale")
     pipe.scheduler.set_timesteps(args.steps)
     if scale < pipe.scale:
         say(f"the model enlarges {pipe.scale}x; results are resized to {scale:g}x (Lanczos)")
 
     def process(job: Job) -> str:
-        image, lr = _read(job)
+        image = read_image(job.source)
+        lr_height, lr_width = image.rgb.shape[-2:]
         factor = scale
         if args.width:
-            factor = args.width / lr.shape[-1]
+            factor = args.width / lr_width
             if factor > pipe.scale:
                 raise ValueError(
-                    f"{job.source}: --width {args.width} is more than {pipe.scale} times its {lr.shape[-1]} pixels"
+                    f"{job.source}: --width {args.width} is more than {pipe.scale} times its {lr_width} pixels"
                 )
-        height, width = output_size(lr.shape[-2], lr.shape[-1], factor)
+        height, width = output_size(lr_height, lr_width, factor)
         check_output(job.target, height, width, image.alpha is not None and args.background is None)
-        images, _ = pipe(
-            lr,
+        rgb, alpha = upscale_image(
+            pipe,
+            image.rgb,
+            image.alpha,
+            scale=factor,
+            seed=args.seed,
             num_inference_steps=args.steps,
             stochasticity=args.stochasticity,
-            # One for each image and on the CPU: neither the other images nor the device change the result.
-            generator=torch.Generator().manual_seed(args.seed),
             noise_strength=args.noise_strength,
             tile_size=args.tile,
             tile_overlap=args.tile_overlap,
             color_fix=args.color_fix,
-            output_type="pt",
-            return_dict=False,
         )
-        alpha = image.alpha
-        if alpha is not None:
-            alpha = resize(upscale_alpha(alpha, pipe.scale), height, width)
-        result = replace(image, rgb=resize(images.cpu(), height, width), alpha=alpha)
+        result = replace(image, rgb=rgb, alpha=alpha)
         write_image(job.target, result, quality=args.quality, background=args.background)
         return f"{width}x{height}"
 
@@ -82,10 +79,10 @@ def show_uncertainty(args: argparse.Namespace, jobs: list[Job]) -> int:
     psi_max = args.psi_max or pipe.scheduler.config.psi_max
 
     def process(job: Job) -> str:
-        _, lr = _read(job)
-        height, width = (pipe.scale * side for side in lr.shape[-2:])
+        image = read_image(job.source)
+        height, width = (pipe.scale * side for side in image.rgb.shape[-2:])
         check_output(job.target, height, width, has_alpha=False)
-        psi, _ = pipe.estimate_uncertainty(lr)
+        psi, _ = pipe.estimate_uncertainty(opaque(image.rgb, image.alpha))
         write_image(job.target, DecodedImage(rgb=heat_map(psi, psi_max).cpu()), quality=args.quality)
         return f"{width}x{height}, mean uncertainty {psi.mean():.4f}, last colour {psi_max:g}"
 
@@ -103,12 +100,6 @@ def _load(args: argparse.Namespace) -> UPSRPipeline:
     diffusers.utils.logging.disable_progress_bar()
     device = _device(args.device)
     return load_pipeline(args.model, dtype=getattr(torch, args.dtype), device=device, variant=args.variant)
-
-
-def _read(job: Job) -> tuple[DecodedImage, torch.Tensor]:
-    """The image and what the pipeline is to see of it, (1,3,h,w) in [0,1]."""
-    image = read_image(job.source)
-    return image, image.rgb if image.alpha is None else fill_transparent(image.rgb, image.alpha)
 
 
 def _run_jobs(jobs: list[Job], process: Callable[[Job], str], pipe: UPSRPipeline, skip_existing: bool) -> int:

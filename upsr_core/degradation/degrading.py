@@ -15,6 +15,7 @@ from upsr_core.degradation.draws import Noise, SampleDraws, draw_sample
 from upsr_core.degradation.jpeg import HALF_LEVEL, jpeg_round_trip
 from upsr_core.degradation.ragged import RaggedImages, canvas, to_device
 from upsr_core.degradation.resampling import resize
+from upsr_core.pixels import LUMA
 
 __all__ = [
     "DEGRADATION_PRESETS",
@@ -27,7 +28,6 @@ __all__ = [
     "round_to_8_bits",
 ]
 
-_LUMA = (0.299, 0.587, 0.114)
 # Transforms of few different sizes, all of them quick ones: accelerators prepare each size once.
 _FFT_MULTIPLE = 32
 
@@ -71,7 +71,7 @@ def add_poisson_noise(image: torch.Tensor, scale: float, gray: bool, generator: 
     """
     clean = image.clamp(0, 1)
     if gray:
-        clean = sum(weight * clean[:, i : i + 1] for i, weight in enumerate(_LUMA))  # type: ignore[assignment]
+        clean = sum(weight * clean[:, i : i + 1] for i, weight in enumerate(LUMA))  # type: ignore[assignment]
     levels = torch.floor(clean * 255 + HALF_LEVEL)
     clean = levels / 255
     # Not by bincount or unique, for which the host would wait for an accelerator.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from upsr_core.images.files import quantise
+from upsr_core.pixels import quantise
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
@@ -37,7 +37,7 @@ def luma(image: torch.Tensor) -> torch.Tensor:
     if not (image.min() >= 0 and image.max() <= 1):
         span = f"[{image.min().item():.4g},{image.max().item():.4g}]"
         raise ValueError(f"image must be in [0,1] but spans {span}; clip or scale it first")
-    rgb = quantise(image, 255).cpu().double()
+    rgb = quantise(image).cpu().double()
     weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64) / 255
     return 16 + torch.einsum("bchw,c->bhw", rgb, weights)
 
@@ -96,7 +96,7 @@ def fine_detail_ratio(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
 def colour_shift(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
     """Mean difference of ``sr`` to ``hr`` for each colour channel: (B,3), in 8-bit levels, signed."""
     _check_same_shape(sr, hr)
-    return (quantise(sr, 255).cpu().double() - quantise(hr, 255).cpu().double()).mean(dim=(2, 3))
+    return (quantise(sr).cpu().double() - quantise(hr).cpu().double()).mean(dim=(2, 3))
 
 
 def _check_same_shape(sr: torch.Tensor, hr: torch.Tensor) -> None:

@@ -15,13 +15,13 @@ import torch
 
 from ..choices import WRITE_FORMATS
 from ..messages import one_line
+from ..pixels import LUMA, quantise
 from .decoding import ImageFileError, decode
 from .encoding import encode
 from .exif import HEIGHT, WIDTH, set_tags
 from .whole_files import write_whole
 
 LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # what libjpeg and libwebp take
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 # By EXIF orientation: how stored pixels (h,w,c) become upright ones.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -57,11 +57,6 @@ class DecodedImage:
     exif: bytes | None = None
     icc_profile: bytes | None = None
     format: str = "PNG"
-
-
-def quantise(image: torch.Tensor, maximum: int) -> torch.Tensor:
-    """[0,1] to whole levels 0..maximum as files hold them, rounded half up, clipped; same shape and type."""
-    return (image * maximum + 0.5).floor().clamp(0, maximum)
 
 
 def read_image(path: str | Path) -> DecodedImage:

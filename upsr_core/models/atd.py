@@ -14,8 +14,7 @@ from diffusers.utils import BaseOutput
 from torch import nn
 
 from ..diffusers_hook import registered_with_diffusers
-from ..padding import pad_to_multiple
-from ..uncertainty import upsample
+from ..resampling import pad_to_multiple, upsample
 from .attention import LayerNorm, PixelLinear, WindowAttention, start_at_zero
 from .complete_weights import CompleteWeights
 from .config_bounds import check_whole_numbers

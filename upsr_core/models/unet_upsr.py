@@ -129,8 +129,8 @@ class UPSRUNet(CompleteWeights, ConfigMixin):
     Args:
         scale: super-resolution factor s, one of 1, 2, 4, 8; also the factor of the pixel (un)shuffle.
         out_channels: colour channels of the image.
-        sr_condition: condition on the SR image and the upsampled input, or on the upsampled input alone (False; Table 1,
-            without the SR condition).
+        sr_condition: condition on the SR image and the upsampled input; False leaves out the SR image (Table 1, without
+            the SR condition).
         image_size: LR side the network is trained at. Levels no larger than a window at this size never shift it.
         model_channels: width of the first level.
         channel_mult: width of each level as a multiple of ``model_channels``.

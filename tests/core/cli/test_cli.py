@@ -11,7 +11,8 @@ from PIL import Image
 
 from upsr_core import UPSRPipeline, load_pipeline
 from upsr_core.cli.main import main
-from upsr_core.images.files import DecodedImage, quantise, read_image, write_image
+from upsr_core.images.files import DecodedImage, read_image, write_image
+from upsr_core.pixels import quantise
 from upsr_core.uncertainty import heat_map
 
 OPTIONS = ["--device", "cpu"]

@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
 
-from upsr_core.images.files import DecodedImage, ImageFileError, check_output, quantise, read_image, write_image
+from upsr_core.images.files import DecodedImage, ImageFileError, check_output, read_image, write_image
+from upsr_core.pixels import quantise
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 # Only the colour space, bytes 16 to 20, is looked at.

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from upsr_core.alpha import fill_transparent, upscale_alpha
-from upsr_core.uncertainty import upsample
+from upsr_core.resampling import upsample
+from upsr_core.upscaling import fill_transparent, upscale_alpha
 
 
 def _disc(height: int, width: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.core.conftest import build_tiny, smooth_image
 from upsr_core import UPSRPipeline
-from upsr_core.tiled_run import Tiling
+from upsr_core.tiling import Tiling
 
 
 def seeded(seed: int) -> torch.Generator:
