@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +14,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 
-from .choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP
+from .choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP, LARGEST_NOISE
 from .color_fix import fix_color
 from .diffusers_hook import registered_with_diffusers
 from .image_input import ImageInput, to_output, to_tensor
@@ -306,8 +305,8 @@ class UPSRPipeline(DiffusionPipeline):
                 f"{name} must be ({height},{width}), ({batch},{height},{width}) or ({batch},1|3,{height},{width}), "
                 f"the size of the output; not {tuple(plane.shape)}"
             )
-        if not 0 <= plane.min() <= plane.max() < math.inf:
-            raise ValueError(f"{name} must not be negative, infinite or NaN")
+        if not 0 <= plane.min() <= plane.max() <= LARGEST_NOISE:
+            raise ValueError(f"{name} must be from 0 to {LARGEST_NOISE:g} everywhere, and not NaN")
         return pad_to_multiple(plane, self.scale * self.unet.config.pad_multiple)
 
     def _check_padded(self, name: str, image: torch.Tensor, size: tuple[int, int, int]) -> None:
@@ -351,8 +350,8 @@ class UPSRPipeline(DiffusionPipeline):
         """
         if not 0 <= stochasticity <= 1:
             raise ValueError(f"stochasticity must be in [0,1], not {stochasticity}")
-        if not 0 <= noise_strength < math.inf:
-            raise ValueError(f"noise_strength must be a number of at least 0, not {noise_strength}")
+        if not 0 <= noise_strength <= LARGEST_NOISE:
+            raise ValueError(f"noise_strength must be from 0 to {LARGEST_NOISE:g}, not {noise_strength}")
         if generator is not None and not isinstance(generator, torch.Generator) and len(generator) != size[0]:
             raise ValueError(f"generator has {len(generator)} entries for {size[0]} images; pass one per image")
         if noise is not None:

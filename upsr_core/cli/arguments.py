@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from PIL import ImageColor
 
-from ..choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP, DTYPES, WRITE_FORMATS
+from ..choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP, DTYPES, LARGEST_NOISE, WRITE_FORMATS
 
 FORMATS = sorted(suffix[1:] for suffix in WRITE_FORMATS)
 FILES_NOTE = """\
@@ -94,7 +94,7 @@ def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     help = "share of fresh noise in each step, 0 (default) to 1"
     add("--stochasticity", type=_number(float, 0, 1), default=0.0, metavar="C", help=help)
     help = "factor on the noise, below 1 stays closer to the input; default 1"
-    add("--noise-strength", type=_number(float, 0), default=1.0, metavar="F", help=help)
+    add("--noise-strength", type=_number(float, 0, LARGEST_NOISE), default=1.0, metavar="F", help=help)
     help = "give the result the input's colours: wavelet (coarse scales), adain (mean and spread); default none"
     add("--color-fix", choices=COLOR_FIXES, default="none", help=help)
     size = parser.add_argument_group("size of the result").add_mutually_exclusive_group()

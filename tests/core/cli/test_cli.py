@@ -270,7 +270,7 @@ def test_info_describes_the_model(pipe: UPSRPipeline, tiny_folder: Path, capsys:
         (["upscale", "photo.png", "--steps", "6"], "num_inference_steps must be a whole number from 1 to 5"),
         (["upscale", "photo.png", "--seed", "x"], "--seed: must be a whole number"),
         (["upscale", "photo.png", "--stochasticity", "nan"], "must be a number from 0 to 1"),
-        (["upscale", "photo.png", "--noise-strength", "-1"], "must be a number of at least 0"),
+        (["upscale", "photo.png", "--noise-strength", "-1"], "must be a number from 0 to 100"),
         (["upscale", "photo.png", "--tile", "big"], "--tile: must be auto, off or a number of pixels"),
         (["upscale", "photo.png", "--tile", "16", "--tile-overlap", "16"], "smaller than --tile 16"),
         (["upscale", "photo.png", "--tile", "17"], "--tile 17 must be a multiple of"),
