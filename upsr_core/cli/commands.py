@@ -150,10 +150,12 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"--device {name}: no such kind of device; try cpu, cuda, cuda:1 or mps") from error
-    if device.type != "cpu":
-        count = torch.accelerator.device_count() if accelerator and accelerator.type == device.type else 0
-        if (device.index or 0) >= count:
-            raise ValueError(f"--device {name}: not available here; `upsr info` lists what is")
+    # PyTorch takes any number of a processor, and means the one there is.
+    count = int(device.type == "cpu")
+    if accelerator and accelerator.type == device.type:
+        count = torch.accelerator.device_count()
+    if (device.index or 0) >= count:
+        raise ValueError(f"--device {name}: not available here; `upsr info` lists what is")
     return device
 
 
