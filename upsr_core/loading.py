@@ -38,6 +38,8 @@ def load_pipeline(
         ValueError: nothing there, or what is there is no UPSR model; the message names the file or key.
     """
     dtype = _floating_dtype(dtype)
+    if model == "":
+        raise ValueError("the model's name is empty; leave it out for the bundled model")
     source = BUNDLED_MODEL if model is None else model
     path = Path(source)
     is_hub_id = not path.exists() and _HUB_ID.fullmatch(str(source)) is not None
