@@ -128,7 +128,7 @@ def _find_sources(inputs: Sequence[str], out: Path | None, recursive: bool, name
 
 def _images_in(folder: Path, out: Path, recursive: bool) -> list[Path]:
     """Images below ``folder``, without hidden files and without earlier results where these lie inside it."""
-    results = out.resolve()
+    results = Path(os.path.realpath(out))  # unlike Path.resolve, it takes links that lead in a circle
     results_inside = folder.resolve() in results.parents
     return [
         path
@@ -150,7 +150,7 @@ def _check_collisions(jobs: Sequence[Job]) -> None:
     sources = {_identity(job.source) for job in jobs}
     targets: dict[Path, Path] = {}
     for job in jobs:
-        target = job.target.resolve()
+        target = Path(os.path.realpath(job.target))
         if target.exists() and _identity(target) in sources:
             raise ValueError(f"{job.target}: would overwrite an input; choose another -o")
         if target in targets:
