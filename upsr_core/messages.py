@@ -10,5 +10,8 @@ def printable(text: str) -> str:
 
 def one_line(error: BaseException, longest: int = 500) -> str:
     """The error's text in one line of at most about ``longest`` characters; its type where it says nothing."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.filename}: {error.strerror}"  # without the number that means the same
+    text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= longest else f"{text[:longest]} ... ({len(text) - longest} more characters)"
