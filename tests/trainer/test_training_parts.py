@@ -208,7 +208,7 @@ def test_vgg_features_need_no_download(config_file: Path, monkeypatch: pytest.Mo
     overrides = ["unet_training.perceptual=vgg-features", "unet_training.perceptual_weight=0.01"]
     config = load_config(config_file, overrides)
     assert isinstance(load_perceptual(config, "unet"), VGGFeatureLoss)
-    monkeypatch.setattr("trainer.losses.vgg_features.WEIGHTS_PACKAGE", "no_such_package")
+    monkeypatch.setattr("upsr_core.evaluation.st_lpips.WEIGHTS_PACKAGE", "no_such_package")
     with pytest.raises(ConfigError, match=r"^unet_training\.perceptual: .*pip install"):
         load_perceptual(config, "unet")
 

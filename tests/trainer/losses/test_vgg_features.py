@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.trainer.images import photos
-from trainer.losses.vgg_features import VGGFeatureLoss, find_weights
+from trainer.losses.vgg_features import VGGFeatureLoss
+from upsr_core.evaluation.st_lpips import load_weights
 
 WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 
@@ -49,13 +50,13 @@ def test_autocast_computes_in_half_precision(loss: VGGFeatureLoss) -> None:
 
 
 def test_the_backbone_is_vgg16(loss: VGGFeatureLoss) -> None:
-    weights = torch.load(find_weights(), map_location="cpu", weights_only=True)
+    weights = load_weights("vgg")
     convolutions = [module for module in loss.modules() if isinstance(module, torch.nn.Conv2d)]
     assert tuple(convolution.out_channels for convolution in convolutions) == WIDTHS
     assert torch.equal(convolutions[-1].weight, weights["net.slice5.32.weight"])
 
 
 def test_missing_weights_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.losses.vgg_features.WEIGHTS_PACKAGE", "no_such_package")
+    monkeypatch.setattr("upsr_core.evaluation.st_lpips.WEIGHTS_PACKAGE", "no_such_package")
     with pytest.raises(FileNotFoundError, match=r"pip install"):
         VGGFeatureLoss()
