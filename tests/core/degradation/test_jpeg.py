@@ -13,8 +13,8 @@ from upsr_core.degradation.jpeg import jpeg_round_trip, quantisation_tables
 from upsr_core.degradation.ragged import RaggedImages
 
 
-def coded(image: torch.Tensor, quality: list[int], **options) -> torch.Tensor:
-    return jpeg_round_trip(RaggedImages.whole(image), quality, **options).pixels
+def coded(image: torch.Tensor, quality: list[int]) -> torch.Tensor:
+    return jpeg_round_trip(RaggedImages.whole(image), quality).pixels
 
 
 def libjpeg_round_trip(image: torch.Tensor, quality: int) -> np.ndarray:
@@ -61,74 +61,22 @@ def test_quality_is_per_sample_and_none_leaves_a_sample_alone() -> None:
     assert errors[0] > errors[1] > errors[2] > 0
 
 
-@pytest.mark.parametrize("differentiable", [None, "straight_through", "cubic"])
-def test_images_of_different_sizes_are_coded_as_if_alone(differentiable) -> None:
+def test_images_of_different_sizes_are_coded_as_if_alone() -> None:
     images = [photo(i, height, width)[None] for i, (height, width) in enumerate([(64, 48), (37, 90), (5, 3), (81, 17)])]
     quality = [40, 75, 90, 30]
-    together = jpeg_round_trip(RaggedImages.packed(images), quality, differentiable)
+    together = jpeg_round_trip(RaggedImages.packed(images), quality)
     for i, image in enumerate(images):
         assert together.sizes[i] == image.shape[-2:]
-        alone = coded(image, quality[i : i + 1], differentiable=differentiable)
+        alone = coded(image, quality[i : i + 1])
         assert torch.allclose(together.image(i), alone, atol=1e-5)
-
-
-def test_straight_through_gives_the_same_image_and_passes_gradients_on() -> None:
-    image = (photos(2) * 0.8 + 0.1).requires_grad_()
-    through = coded(image, [50, 90], differentiable="straight_through")
-    assert torch.allclose(through, coded(image.detach(), [50, 90]), atol=1e-5)
-    # Without rounding the codec keeps the sum of a flat luma change: each pixel's gradient is about 1.
-    through.sum().backward()
-    assert image.grad is not None
-    assert image.grad.mean() == pytest.approx(1, abs=0.05)
-    image.grad.zero_()
-    coded(image, [50, 90]).sum().backward()
-    assert not image.grad.any()
-
-
-def test_gradient_of_cubic_rounding_is_that_of_its_result() -> None:
-    image = (photos(2, 32) * 0.8 + 0.1).requires_grad_()
-    weights = torch.rand(image.shape, generator=torch.Generator().manual_seed(0))
-
-    def loss(x: torch.Tensor) -> torch.Tensor:
-        return (coded(x, [90, 60], differentiable="cubic") * weights).double().sum()
-
-    loss(image).backward()
-    assert image.grad is not None
-    predicted = float(image.grad.norm())
-    direction, step = image.grad / predicted, 1e-3
-    with torch.no_grad():
-        measured = float(loss(image + step * direction) - loss(image - step * direction)) / (2 * step)
-    assert abs(predicted) > 1
-    assert measured == pytest.approx(predicted, rel=0.01)
-
-
-def test_cubic_rounding_is_near_jpeg() -> None:
-    image = photos(3)
-    hard, soft = coded(image, [40] * 3), coded(image, [40] * 3, differentiable="cubic")
-    assert (soft - hard).abs().mean() < 0.35 * (image - hard).abs().mean()
-
-
-def test_an_image_can_be_found_by_its_jpeg() -> None:
-    target = coded(photos(1, 32), [80])
-    guess = torch.full_like(target, 0.5).requires_grad_()
-    optimizer = torch.optim.Adam([guess], lr=0.02)
-    losses = []
-    for _ in range(40):
-        loss = (coded(guess, [80], differentiable="straight_through") - target).pow(2).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.1 * losses[0]
 
 
 def test_bad_input_is_refused() -> None:
     good = RaggedImages.whole(photos(2))
-    for images, quality, options, words in [
-        (good, [0, 50], {}, "quality must lie in"),
-        (good, [50], {}, "one quality per image"),
-        (RaggedImages.whole(good.pixels[:, :1]), [50, 50], {}, "shape"),
-        (good, [50, 50], {"differentiable": "soft"}, "straight_through"),
+    for images, quality, words in [
+        (good, [0, 50], "quality must lie in"),
+        (good, [50], "one quality per image"),
+        (RaggedImages.whole(good.pixels[:, :1]), [50, 50], "shape"),
     ]:
         with pytest.raises(ValueError, match=words):
-            jpeg_round_trip(images, quality, **options)
+            jpeg_round_trip(images, quality)
