@@ -1,4 +1,4 @@
-"""What the benchmarks share: models, photos, tables."""
+"""Models, photos and tables, for all benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near the networks come to what the machine's convolutions can do, and how long a whole image takes.
+"""Speed of the networks beside the machine's convolutions, and the time of a whole image.
 
     python -m benchmarks.speed --threads 2
 

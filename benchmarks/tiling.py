@@ -1,4 +1,4 @@
-"""What tiling changes: the difference to the untiled result, and whether borders of tiles show.
+"""Effect of tiling: the difference to the untiled result, and the visibility of the tiles' borders.
 
     python -m benchmarks.tiling PHOTO... --tile 64 --overlap 16
 

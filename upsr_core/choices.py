@@ -1,4 +1,4 @@
-"""What users choose from, apart from the modules that do it: the command line answers before those are imported."""
+"""Options and their names, in a module without heavy imports: the command line checks them before it imports torch."""
 
 COLOR_FIXES = ("none", "wavelet", "adain")
 DTYPES = ("float32", "float16", "bfloat16")

@@ -1,4 +1,4 @@
-"""Where models come from: the bundled one, folders, the Hugging Face Hub."""
+"""Loading a model: the bundled one, a folder, or a repository of the Hugging Face Hub."""
 
 from __future__ import annotations
 

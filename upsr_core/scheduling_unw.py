@@ -23,7 +23,7 @@ MAX_TRAIN_TIMESTEPS = 100_000
 
 @dataclass
 class UNWSchedulerOutput(BaseOutput):
-    """What `UNWScheduler.step` returns.
+    """Result of `UNWScheduler.step`.
 
     Attributes:
         prev_sample: the state at the next, less noisy step; after the last one the denoiser's estimate.

@@ -32,7 +32,7 @@ class Tile:
     column_starts: tuple[int, ...] = field(repr=False)
 
     def slices(self, scale: int = 1) -> tuple[slice, slice]:
-        """Where the tile lies in an image of ``scale`` times the LR size: rows, columns."""
+        """Rows and columns of the tile in an image of ``scale`` times the LR size."""
         return slice(scale * self.y0, scale * self.y1), slice(scale * self.x0, scale * self.x1)
 
     def weights(self, scale: int = 1) -> torch.Tensor:
@@ -228,7 +228,7 @@ def even_side(length: int, tile_size: int, overlap: int, unit: int) -> int:
 
 
 def _line_starts(length: int, tile_size: int, overlap: int) -> tuple[tuple[int, ...], int]:
-    """Where the tiles of a line of ``length`` samples start, and how long each is."""
+    """First samples of the tiles of a line of ``length`` samples, and the length of each."""
     if length <= tile_size:
         return (0,), length
     starts = range(_tiles_in(length, tile_size, overlap))
@@ -236,7 +236,7 @@ def _line_starts(length: int, tile_size: int, overlap: int) -> tuple[tuple[int, 
 
 
 def _tiles_in(length: int, tile_size: int, overlap: int) -> int:
-    """How many tiles a line of ``length`` samples needs, more than one."""
+    """Number of tiles that a line of ``length`` samples needs, where it needs more than one."""
     return math.ceil((length - overlap) / (tile_size - overlap))
 
 

@@ -1,4 +1,4 @@
-"""How unsure the SR network is, what that does to the noise, and how to show it (UPSR, Sec. 3.2, 3.3)."""
+"""Uncertainty of the SR network, the noise weight that follows from it, and its heat map (UPSR, Sec. 3.2, 3.3)."""
 
 from __future__ import annotations
 

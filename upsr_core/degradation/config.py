@@ -117,7 +117,7 @@ class NoiseConfig:
     poisson_scale: tuple[float, float] = (0.05, 3.0)
     """Factor on the deviation of a Poisson draw at the image's own number of levels."""
     gray_prob: float = 0.4
-    """How often the three channels share one noise field."""
+    """Probability that the three channels share one noise field."""
 
     def __post_init__(self) -> None:
         _check_probs(self, "prob", "gaussian_prob", "gray_prob")
@@ -180,7 +180,7 @@ class DegradationConfig:
     """
 
     bicubic_prob: float = 0.0
-    """How often a sample is a plain antialiased bicubic reduction and nothing else."""
+    """Probability that a sample is a plain antialiased bicubic reduction and nothing else."""
     first: StageConfig = field(default_factory=StageConfig)
     second_order_prob: float = 1.0
     second: StageConfig = field(default_factory=lambda: _PUBLISHED_SECOND)

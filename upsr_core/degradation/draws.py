@@ -1,4 +1,4 @@
-"""What is random in the degradation of one sample, apart from its noise fields: drawn on the host, beforehand."""
+"""Random parameters of the degradation of one sample, drawn on the host beforehand; noise fields are drawn later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near a super-resolved image is to the real one, as super-resolution papers measure it.
+"""Distances between a super-resolved image and the real one, as super-resolution papers measure them.
 
 All are taken on Y of YCbCr (ITU-R BT.601, studio range 16..235) of the image as an 8-bit file would hold it,
 in float64 on the CPU, and give one value per image.
@@ -71,7 +71,7 @@ def ssim(sr: torch.Tensor, hr: torch.Tensor, border: int) -> torch.Tensor:
 def fine_detail(image: torch.Tensor) -> torch.Tensor:
     """Power of the image above half the Nyquist frequency: (B,), mean square in units of Y levels.
 
-    Radial frequency, of the image under a Hann window, so that its edges don't count as detail.
+    Radial frequency, of the image under a Hann window, so that its edges do not count as detail.
 
     Args:
         image: (B,3,H,W) in [0,1].

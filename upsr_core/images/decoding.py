@@ -19,7 +19,7 @@ from ..messages import one_line
 from .exif import ORIENTATION, set_tags, upright_block
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-# What Pillow raises on damaged files, by format and place of the damage.
+# Exceptions of Pillow on damaged files; they differ by format and by the place of the damage.
 DECODING_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError),
     *(struct.error, zlib.error),
@@ -70,7 +70,7 @@ def _decode(path: Path, data: bytes) -> StoredImage:
         image = _open(path, data)
         orientation: Any = None
         if isinstance(image, TiffImageFile):
-            # Pillow and OpenCV, not always, turn TIFFs upright by themselves: give them none to turn.
+            # Some versions of Pillow and OpenCV rotate TIFFs by the orientation tag: the tag is removed, and we rotate.
             orientation = image.tag_v2.get(ORIENTATION, 1)
             data = set_tags(data, {ORIENTATION: 1})
             image = _open(path, data)
@@ -114,7 +114,7 @@ def _open(path: Path, data: bytes) -> Image.Image:
         ) from error
     except Image.UnidentifiedImageError as error:
         raise ImageFileError(
-            f"{path}: is damaged or of a kind we don't read; convert it to {', '.join(READ_FORMATS)}"
+            f"{path}: is damaged or of a kind that cannot be read; convert it to {', '.join(READ_FORMATS)}"
         ) from error
     # An MPO is a JPEG with further pictures, such as depth, behind the one to show.
     frames = getattr(image, "n_frames", 1)

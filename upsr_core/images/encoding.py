@@ -31,7 +31,7 @@ def encode(array: np.ndarray, file_format: str, quality: int, exif: bytes | None
         OSError, ValueError, OverflowError, struct.error, cv2.error: the format cannot hold it.
     """
     if array.dtype == np.uint16 and array.shape[2] == 2:
-        # What no library here writes or reads in 16 bits.
+        # Formats that no library here writes or reads in 16 bits.
         array = array[..., [0, 0, 0, 1]]
     if file_format == "TIFF":
         return _encode_tiff(array, exif, icc_profile)

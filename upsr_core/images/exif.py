@@ -51,7 +51,7 @@ def set_tags(block: bytes, values: Mapping[int, int]) -> bytes:
     order = "<" if data[start : start + 2] == b"II" else ">"
 
     def set_in_directory(offset: int) -> dict[int, int]:
-        """Where the directory's tags point to, and under 0 where its own end is."""
+        """Offsets that the directory's tags point to, and under 0 the offset of its own end."""
         at = start + offset
         (count,) = struct.unpack_from(f"{order}H", data, at)
         pointers = {0: at + 2 + 12 * count}

@@ -166,7 +166,7 @@ def write_image(
         warnings.warn(f"{path}: its profile for gray does not fit RGB pixels and was left out", stacklevel=2)
         icc_profile = None
     try:
-        # What EXIF may say of the size is that of the image before.
+        # EXIF may hold the size of the image before the enlargement.
         exif = image.exif and set_tags(image.exif, {WIDTH: width, HEIGHT: height})
         data = encode(array, file_format, quality, exif, icc_profile)
     except (OSError, ValueError, OverflowError, struct.error, cv2.error) as error:

@@ -1,4 +1,4 @@
-"""What both networks are built from: shifted-window attention, and norms that compute in float32."""
+"""Parts of both networks: shifted-window attention, and norms that compute in float32."""
 
 from __future__ import annotations
 

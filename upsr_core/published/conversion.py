@@ -20,7 +20,7 @@ from .names import published_names
 
 StateDict = dict[str, torch.Tensor]
 
-# What the two parsers raise on bytes that are no checkpoint.
+# Exceptions of the two parsers on bytes that are no checkpoint.
 UNREADABLE = (SafetensorError, OSError, EOFError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
 DERIVED_BUFFERS = ("relative_position_index", "relative_position_index_SA", "attn_mask")
 
@@ -111,7 +111,7 @@ def convert_published(
 
 
 def convert_pair(first: str | Path, second: str | Path, config: str | Path | None = None) -> UPSRPipeline:
-    """As `convert_published`, for two published checkpoints of which it is not known which is which.
+    """As `convert_published`, for two published checkpoints in any order.
 
     Raises:
         ValueError: they are not one denoiser and one SR network, or as `convert_published`.
