@@ -40,7 +40,7 @@ def fix_color(image: torch.Tensor, reference: torch.Tensor, method: str) -> torc
 
 
 def _coarse(image: torch.Tensor) -> torch.Tensor:
-    """The coarse part after `WAVELET_LEVELS` levels of the "a trous" algorithm with a binomial filter; edges are repeated."""
+    """The coarse part after `WAVELET_LEVELS` levels of the "a trous" algorithm, binomial filter, edges repeated."""
     channels = image.shape[1]
     kernel = torch.tensor([0.25, 0.5, 0.25], dtype=image.dtype, device=image.device).expand(channels, 1, 1, 3)
     for level in range(WAVELET_LEVELS):
