@@ -82,6 +82,9 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
                 f"{num_train_timesteps!r}; set_timesteps(1) is the one-step mode"
             )
         positive = {"kappa": kappa, "min_noise_level": min_noise_level, "power": power, "psi_max": psi_max}
+        for name, value in {**positive, "etas_end": etas_end, "input_variance": input_variance}.items():
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a number, got {value!r}")
         for name, value in positive.items():
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value}")

@@ -16,7 +16,7 @@ from torch import nn
 from ..diffusers_hook import registered_with_diffusers
 from .attention import SHIFT_MASKS, GroupNorm, PixelLinear, ShiftMask, WindowAttention, start_at_zero
 from .complete_weights import CompleteWeights
-from .config_bounds import check_whole_numbers
+from .config_bounds import check_numbers, check_whole_numbers, check_windows
 from .image_head import ImageHead, UpsampleConv
 
 NORM_GROUPS = 32
@@ -306,7 +306,9 @@ _BOUNDS = {
 def _check_config(config: Any) -> None:
     """Refuse configurations that cannot be built, each with one line that names the value to change."""
     check_whole_numbers(config, _BOUNDS)
+    check_numbers(config, {"mlp_ratio": (0.01, 64), "dropout": (0, 1)})
     levels = len(config.channel_mult)
+    check_windows((2 * levels + 1) * config.swin_depth, config.window_size)
     if config.scale not in (1, 2, 4, 8):
         raise ValueError(f"scale must be 1, 2, 4 or 8, not {config.scale}")
     if not isinstance(config.sr_condition, bool):
