@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from .pipeline_upsr import UPSRPipeline
 
 # ORGANISATION/NAME, and nothing that only a path can be.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# What diffusers raises on folders that are damaged or were altered.
+UNLOADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError)
 BUNDLED_MODEL = Path(__file__).parent / "checkpoints" / "upsr-tiny-x4"
 
 
@@ -53,10 +56,13 @@ def load_pipeline(
             str(source),
             dtype=dtype,
             variant=variant,
+            # Pickles, diffusers' older format, can run code.
+            use_safetensors=True,
             # diffusers warns at every load where this needs accelerate and it is not installed.
             low_cpu_mem_usage=is_accelerate_available(),
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        _refuse_unknown_keys(pipe)
+    except UNLOADABLE as error:
         if is_hub_id:
             raise ValueError(
                 f"{source}: no such folder here, and no model by that name can be loaded from the Hugging Face Hub "
@@ -64,6 +70,17 @@ def load_pipeline(
             ) from error
         raise ValueError(f"{source}: cannot be loaded as a UPSR model: {one_line(error)}") from error
     return pipe.to(device) if device is not None else pipe
+
+
+def _refuse_unknown_keys(pipe: UPSRPipeline) -> None:
+    """Keys of a configuration that nothing reads; diffusers keeps them."""
+    for name, component in pipe.components.items():
+        known = inspect.signature(type(component).__init__).parameters
+        unknown = sorted(key for key in component.config if key not in known and not key.startswith("_"))
+        if unknown:
+            raise ValueError(
+                f"the configuration of its {name} has an unknown key {unknown[0]!r}; it is damaged or newer"
+            )
 
 
 def _floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype:

@@ -22,15 +22,16 @@ class CompleteWeights(ModelMixin):
         """As `ModelMixin.from_pretrained`.
 
         Raises:
-            ValueError: weights are missing; the message names them.
+            ValueError: weights are missing or too many; the message names them.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
-        missing = sorted(info["missing_keys"])
-        if missing:
-            names = ", ".join(missing[:NAMED_KEYS]) + (", ..." if len(missing) > NAMED_KEYS else "")
-            raise ValueError(
-                f"{pretrained_model_name_or_path}: {len(missing)} weights of {cls.__name__} are missing ({names}); the "
-                "file is incomplete, or its config.json is another model's"
-            )
+        for keys, what in (("missing_keys", "are missing"), ("unexpected_keys", "are none of its own")):
+            wrong = sorted(info[keys])
+            if wrong:
+                names = ", ".join(wrong[:NAMED_KEYS]) + (", ..." if len(wrong) > NAMED_KEYS else "")
+                raise ValueError(
+                    f"{pretrained_model_name_or_path}: {len(wrong)} weights of {cls.__name__} {what} ({names}); the "
+                    "file is damaged, or its config.json is another model's"
+                )
         return (model, info) if wants_info else model

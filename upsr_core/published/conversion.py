@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ..loading import load_pipeline
 from ..models import ATDModel, UPSRUNet
 from ..models.attention import WindowAttention
 from ..pipeline_upsr import UPSRPipeline
@@ -193,7 +194,7 @@ def export_published(folder: str | Path, out: str | Path) -> tuple[Path, Path]:
     Raises:
         ValueError: the published code cannot compute this model, or ``out`` is in use.
     """
-    pipe = UPSRPipeline.from_pretrained(folder)
+    pipe = load_pipeline(folder)
     for name, model in (("unet", pipe.unet), ("sr_net", pipe.sr_net)):
         if model.config.global_residual:
             raise ValueError(f"{folder}: {name} has global_residual, which the published code cannot compute")
