@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .messages import one_line
 from .pixels import to_pil
 
 ImageInput = Any  # PIL.Image | np.ndarray | torch.Tensor, or a list of one kind
@@ -67,19 +68,29 @@ def _from_pil(image: Image.Image, argument: str) -> torch.Tensor:
             f"{argument} has more than 8 bits a channel (mode {image.mode}), which PIL cannot convert to RGB without "
             "loss; read it with upsr_core.images.files.read_image or pass a float array in [0,1]"
         )
-    return _from_array(np.asarray(image.convert("RGB")), argument)
+    try:
+        array = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # PIL reads the pixels only now
+        raise ValueError(f"{argument} is a damaged or incomplete file ({one_line(error)}); get it again") from error
+    return _from_array(array, argument)
 
 
 def _from_array(array: np.ndarray, argument: str) -> torch.Tensor:
     if array.ndim not in (3, 4) or array.shape[-1] != 3:
         raise ValueError(f"{argument} as an array must be (h,w,3) or (B,h,w,3), not {array.shape}")
-    batch = torch.tensor(array if array.ndim == 4 else array[None]).permute(0, 3, 1, 2)
-    return _checked(batch, array.shape, argument)
+    try:
+        # PyTorch knows neither negative strides nor other byte orders.
+        native = torch.tensor(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+    except TypeError as error:
+        raise ValueError(f"{argument} must be float in [0,1] or uint8, not {array.dtype}; convert it first") from error
+    return _checked((native if native.ndim == 4 else native[None]).permute(0, 3, 1, 2), array.shape, argument)
 
 
 def _checked(batch: torch.Tensor, given_shape: Sequence[int], argument: str) -> torch.Tensor:
     if batch.ndim != 4 or batch.shape[1] != 3:
         raise ValueError(f"{argument} as a tensor must be (3,h,w) or (B,3,h,w), not {tuple(given_shape)}")
+    if batch.layout != torch.strided or batch.is_meta:
+        raise ValueError(f"{argument} must be a dense tensor with values, not {batch.layout} on {batch.device}")
     if 0 in batch.shape:
         raise ValueError(f"{argument} is empty: shape {tuple(given_shape)}")
     if batch.dtype == torch.uint8:
