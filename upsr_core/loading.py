@@ -43,9 +43,13 @@ def load_pipeline(
     dtype = _floating_dtype(dtype)
     if model == "":
         raise ValueError("the model's name is empty; leave it out for the bundled model")
-    source = BUNDLED_MODEL if model is None else model
+    if variant is not None and not isinstance(variant, str):
+        raise ValueError(f"variant must be a name such as 'fp16', not {variant!r}")
+    if device is not None:
+        _check_device(device)
+    source = str(BUNDLED_MODEL if model is None else model)
     path = Path(source)
-    is_hub_id = not path.exists() and _HUB_ID.fullmatch(str(source)) is not None
+    is_hub_id = not path.exists() and _HUB_ID.fullmatch(source) is not None
     if not is_hub_id and not (path / "model_index.json").is_file():
         raise ValueError(
             f"{source}: no such model folder (model_index.json is missing); name a folder written by save_pretrained "
@@ -53,7 +57,7 @@ def load_pipeline(
         )
     try:
         pipe = UPSRPipeline.from_pretrained(
-            str(source),
+            source,
             dtype=dtype,
             variant=variant,
             # Pickles, diffusers' older format, can run code.
@@ -70,6 +74,13 @@ def load_pipeline(
             ) from error
         raise ValueError(f"{source}: cannot be loaded as a UPSR model: {one_line(error)}") from error
     return pipe.to(device) if device is not None else pipe
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"device {device!s} cannot be used: {one_line(error, 200)}") from error
 
 
 def _refuse_unknown_keys(pipe: UPSRPipeline) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -142,6 +142,7 @@ class UPSRPipeline(DiffusionPipeline):
         self.check_inputs(
             size, stochasticity, generator, noise, noise_strength, sr, tile_size, tile_overlap, tile_batch_size,
             color_fix, output_type, callback_on_step_end_tensor_inputs,
+            {"callback_on_step_end": callback_on_step_end, "callback_on_tile_end": callback_on_tile_end},
         )  # fmt: skip
         if noise_weight is not None:
             noise_weight = self._padded("noise_weight", noise_weight, size).to(device)
@@ -296,11 +297,15 @@ class UPSRPipeline(DiffusionPipeline):
     def _padded(self, name: str, plane: torch.Tensor | np.ndarray, size: tuple[int, int, int]) -> torch.Tensor:
         """The argument ``name``, checked and padded, as (1|B,1|3,s*h',s*w')."""
         batch, height, width = size
-        plane = torch.as_tensor(plane)
+        try:
+            plane = torch.as_tensor(plane)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{name} must be a tensor or an array, not {type(plane).__name__}") from error
         if plane.ndim in (2, 3):
             plane = plane[..., None, :, :]
         plane = plane.float() if plane.ndim == 4 else plane.float()[None]
-        if plane.shape[0] not in (1, batch) or plane.shape[1] not in (1, 3) or plane.shape[2:] != (height, width):
+        fits = plane.ndim == 4 and plane.shape[0] in (1, batch) and plane.shape[1] in (1, 3)
+        if not fits or plane.shape[2:] != (height, width):
             raise ValueError(
                 f"{name} must be ({height},{width}), ({batch},{height},{width}) or ({batch},1|3,{height},{width}), "
                 f"the size of the output; not {tuple(plane.shape)}"
@@ -313,6 +318,8 @@ class UPSRPipeline(DiffusionPipeline):
         """Refuse an argument that is not finite, or not of the padded output size."""
         unit = self.scale * self.unet.config.pad_multiple
         expected = (size[0], 3, *(side + -side % unit for side in size[1:]))
+        if not isinstance(image, torch.Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, not {type(image).__name__}")
         if image.shape != expected:
             raise ValueError(f"{name} must have shape {expected} (padded size), not {tuple(image.shape)}")
         if not image.isfinite().all():
@@ -339,21 +346,26 @@ class UPSRPipeline(DiffusionPipeline):
         color_fix: str,
         output_type: str,
         tensor_inputs: Sequence[str],
+        callbacks: Mapping[str, Any],
     ) -> None:
         """Refuse arguments of `__call__` that are out of their range, shape or type, before any work.
 
         Args:
             size: images B, height s*h and width s*w of the output; the others are those of `__call__`.
+            callbacks: functions by the names of their arguments.
 
         Raises:
             ValueError: the message names the argument.
         """
-        if not 0 <= stochasticity <= 1:
-            raise ValueError(f"stochasticity must be in [0,1], not {stochasticity}")
-        if not 0 <= noise_strength <= LARGEST_NOISE:
-            raise ValueError(f"noise_strength must be from 0 to {LARGEST_NOISE:g}, not {noise_strength}")
-        if generator is not None and not isinstance(generator, torch.Generator) and len(generator) != size[0]:
-            raise ValueError(f"generator has {len(generator)} entries for {size[0]} images; pass one per image")
+        shares = {"stochasticity": (stochasticity, 1.0), "noise_strength": (noise_strength, LARGEST_NOISE)}
+        for name, (value, high) in shares.items():
+            if not isinstance(value, (int, float, np.number)) or not 0 <= value <= high:
+                raise ValueError(f"{name} must be a number from 0 to {high:g}, not {value!r}")
+        if generator is not None and not isinstance(generator, torch.Generator):
+            if not isinstance(generator, Sequence) or any(not isinstance(g, torch.Generator) for g in generator):
+                raise ValueError(f"generator must be a torch.Generator or a list of them, not {generator!r}")
+            if len(generator) != size[0]:
+                raise ValueError(f"generator has {len(generator)} entries for {size[0]} images; pass one per image")
         if noise is not None:
             self._check_padded("noise", noise, size)
         if sr is not None:
@@ -372,6 +384,11 @@ class UPSRPipeline(DiffusionPipeline):
             raise ValueError(f"color_fix must be one of {', '.join(COLOR_FIXES)}, not {color_fix!r}")
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}")
+        for name, callback in callbacks.items():
+            if callback is not None and not callable(callback):
+                raise ValueError(f"{name} must be a function, not {callback!r}")
+        if not isinstance(tensor_inputs, Sequence):
+            raise ValueError(f"callback_on_step_end_tensor_inputs must be a list of names, not {tensor_inputs!r}")
         unknown = [name for name in tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -115,7 +116,7 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         """
         total = self.config.num_train_timesteps
         count = total if num_inference_steps is None else num_inference_steps
-        if count != int(count) or not 1 <= count <= total:
+        if not isinstance(count, (int, float, np.number)) or not 1 <= count <= total or count != int(count):
             raise ValueError(f"num_inference_steps must be a whole number from 1 to {total} (all steps), got {count!r}")
         self.num_inference_steps = int(count)
         steps = [math.ceil(total * (count - i) / count) - 1 for i in range(self.num_inference_steps)]
