@@ -161,6 +161,9 @@ def _device(name: str) -> torch.device:
 
 def convert(args: argparse.Namespace) -> int:
     """``upsr convert``; its exit status."""
+    diffusers.utils.logging.disable_progress_bar()
+    if "" in args.paths:
+        raise ValueError("a PATH is empty; is a variable of the shell not set?")
     if args.to_published:
         if len(args.paths) != 2 or args.config:
             raise ValueError("--to-published takes FOLDER OUT and nothing else; see upsr convert --help")

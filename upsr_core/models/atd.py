@@ -17,7 +17,7 @@ from ..diffusers_hook import registered_with_diffusers
 from ..resampling import pad_to_multiple, upsample
 from .attention import LayerNorm, PixelLinear, WindowAttention, start_at_zero
 from .complete_weights import CompleteWeights
-from .config_bounds import check_numbers, check_whole_numbers, check_windows
+from .config_bounds import check_lists, check_numbers, check_whole_numbers, check_windows
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -251,6 +251,7 @@ class ATDModel(CompleteWeights, ConfigMixin):
     ):
         super().__init__()
         check_whole_numbers(self.config, _BOUNDS)
+        check_lists(self.config, ("depths", "num_heads"))
         check_numbers(self.config, {"mlp_ratio": (0.01, 64), "img_range": (1e-3, 1e3)})
         check_windows(sum(depths), window_size)
         if len(num_heads) != len(depths):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Bounds = Mapping[str, tuple[int, int]]
@@ -37,6 +37,13 @@ def check_numbers(config: Any, bounds: Mapping[str, tuple[float, float]]) -> Non
         value = getattr(config, name)
         if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
             raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
+
+
+def check_lists(config: Any, names: Sequence[str]) -> None:
+    """Refuse single values where there is to be one for each level or group; otherwise as `check_whole_numbers`."""
+    for name in names:
+        if not isinstance(getattr(config, name), (list, tuple)):
+            raise ValueError(f"{name} must be a list of whole numbers from 1 on, not {getattr(config, name)!r}")
 
 
 def check_windows(layers: int, window_size: int) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from ..diffusers_hook import registered_with_diffusers
 from .attention import SHIFT_MASKS, GroupNorm, PixelLinear, ShiftMask, WindowAttention, start_at_zero
 from .complete_weights import CompleteWeights
-from .config_bounds import check_numbers, check_whole_numbers, check_windows
+from .config_bounds import check_lists, check_numbers, check_whole_numbers, check_windows
 from .image_head import ImageHead, UpsampleConv
 
 NORM_GROUPS = 32
@@ -306,6 +306,7 @@ _BOUNDS = {
 def _check_config(config: Any) -> None:
     """Refuse configurations that cannot be built, each with one line that names the value to change."""
     check_whole_numbers(config, _BOUNDS)
+    check_lists(config, ("channel_mult", "num_res_blocks", "attention_resolutions"))
     check_numbers(config, {"mlp_ratio": (0.01, 64), "dropout": (0, 1)})
     levels = len(config.channel_mult)
     check_windows((2 * levels + 1) * config.swin_depth, config.window_size)

@@ -15,8 +15,14 @@ def _pop_fixed(section: dict[str, Any], where: str, fixed: Mapping[str, Any]) ->
             raise ValueError(f"configuration {where}.{key}: only {value!r} is supported")
 
 
+def _section(content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"configuration {where}: must hold keys and values, not {content!r}")
+    return dict(content)
+
+
 def _translate(section: Mapping[str, Any], where: str, names: Mapping[str, str], fixed: Mapping[str, Any]) -> dict:
-    section = dict(section)
+    section = _section(section, where)
     _pop_fixed(section, where, fixed)
     unknown = [key for key in section if key not in names]
     if unknown:
@@ -66,16 +72,18 @@ def build_published(config: Mapping[str, Any] | None = None) -> tuple[UPSRUNet, 
         raise ValueError(f"configuration: section {sorted(missing)[0]!r} is missing")
     unet_args = _translate(config["denoiser"], "denoiser", _UNET_CONFIG, _UNET_FIXED)
     atd_args = _translate(config["sr_net"], "sr_net", _ATD_CONFIG, _ATD_FIXED)
-    diffusion = dict(config["diffusion"])
+    diffusion = _section(config["diffusion"], "diffusion")
     diffusion.pop("target", None)
     noise_args = {ours: diffusion.pop(key) for key, ours in (("un", "psi_max"), ("min_noise", "weight_min"))
                   if key in diffusion}  # fmt: skip
     schedule = _translate(diffusion.pop("params", {}), "diffusion.params", _DIFFUSION_CONFIG, _DIFFUSION_FIXED)
     if diffusion:
         raise ValueError(f"configuration diffusion: unknown key {next(iter(diffusion))!r}")
-    schedule |= schedule.pop("schedule_kwargs", {})
-    scale = atd_args.get("scale", 4)
-    folded = unet_args.get("out_channels", 3) * scale**2
+    schedule |= _section(schedule.pop("schedule_kwargs", {}), "diffusion.params.schedule_kwargs")
+    scale, out_channels = atd_args.get("scale", 4), unet_args.get("out_channels", 3)
+    if type(scale) is not int or type(out_channels) is not int:
+        raise ValueError(f"configuration: scale {scale!r} and out_channels {out_channels!r} must be whole numbers")
+    folded = out_channels * scale**2
     if unet_args.pop("in_channels", folded) != folded:
         raise ValueError(f"configuration denoiser.in_channels: only out_channels * upscale^2 = {folded} is supported")
     # fmt: off

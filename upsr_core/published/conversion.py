@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shutil
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..loading import load_pipeline
+from ..messages import one_line
 from ..models import ATDModel, UPSRUNet
 from ..models.attention import WindowAttention
 from ..pipeline_upsr import UPSRPipeline
@@ -22,7 +28,11 @@ from .names import published_names
 StateDict = dict[str, torch.Tensor]
 
 # Exceptions of the two parsers on bytes that are no checkpoint.
-UNREADABLE = (SafetensorError, OSError, EOFError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
+UNREADABLE = (
+    *(SafetensorError, OSError, EOFError, RuntimeError, LookupError, ValueError, TypeError, AttributeError),
+    *(MemoryError, OverflowError),
+)
+PAIR = ("denoiser.pth", "sr_net.pth")
 DERIVED_BUFFERS = ("relative_position_index", "relative_position_index_SA", "attn_mask")
 
 
@@ -42,7 +52,11 @@ def read_state_dict(path: str | Path) -> StateDict:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            _refuse_compressed(path)
+            with warnings.catch_warnings():
+                # Of unusual pickles, which are refused anyway.
+                warnings.simplefilter("ignore")
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path}: refused, the file is damaged or holds pickled objects other than tensors, which could run code; "
@@ -60,11 +74,23 @@ def read_state_dict(path: str | Path) -> StateDict:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
+def _refuse_compressed(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return  # the older format, or damaged: the parser will tell
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise ValueError("its parts are compressed, as those of zip bombs are and torch.save leaves none")
+    if sum(part.file_size for part in parts) > path.stat().st_size:
+        raise ValueError("its parts are larger than itself, as those of zip bombs are")
+
+
 def load_published(model: UPSRUNet | ATDModel, state: StateDict, source: str | Path) -> None:
     """Load a state dict under published names into ``model``, in float32; derived buffers are dropped.
 
     Raises:
-        ValueError: a tensor is unknown, missing or of another shape; the message lists them all.
+        ValueError: a tensor is unknown, missing, of another shape or holds no finite numbers; the message lists them.
     """
     state = {key: value for key, value in state.items() if key.rsplit(".", 1)[-1] not in DERIVED_BUFFERS}
     own = model.state_dict()
@@ -76,6 +102,11 @@ def load_published(model: UPSRUNet | ATDModel, state: StateDict, source: str | P
         f"{key} has shape {tuple(state[key].shape)}, not {tuple(own[ours].shape)}"
         for key, ours in by_published.items()
         if key in state and state[key].shape != own[ours].shape
+    ]
+    problems = problems or [
+        f"{key} holds NaN, infinity or no floating numbers ({value.dtype})"
+        for key, value in state.items()
+        if not value.is_floating_point() or not value.isfinite().all()
     ]
     if problems:
         raise ValueError(
@@ -99,16 +130,44 @@ def convert_published(
     Raises:
         ValueError: a file is missing, unreadable or does not fit; ``out`` is in use.
     """
-    if out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
-        raise ValueError(f"{out}: exists already; name a new folder")
+    if out is not None:
+        _refuse_used(Path(out))
     unet, atd, scheduler = build_published(None if config is None else _read_config(config))
     for model, path in ((unet, denoiser), (atd, sr_net)):
         load_published(model, read_state_dict(path), path)
         model.eval()
     pipe = UPSRPipeline(unet=unet, sr_net=atd, scheduler=scheduler)
     if out is not None:
-        pipe.save_pretrained(out)
+        with _whole_folder(Path(out)) as folder:
+            pipe.save_pretrained(folder)
     return pipe
+
+
+def _refuse_used(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out}: exists already; name a new folder")
+
+
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill, which gets the name ``out`` when it is whole.
+
+    Raises:
+        ValueError: it cannot be written; nothing is left behind.
+    """
+    partial = out.with_name(out.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        partial.mkdir(parents=True)
+        yield partial
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error, 200)
+        raise ValueError(f"{out}: cannot be written ({reason}); free some space or write elsewhere") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def convert_pair(first: str | Path, second: str | Path, config: str | Path | None = None) -> UPSRPipeline:
@@ -137,7 +196,7 @@ def _read_config(path: str | Path) -> dict[str, Any]:
         content = json.loads(Path(path).read_text())
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such configuration file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must hold a JSON object with denoiser, sr_net and diffusion")
@@ -201,11 +260,8 @@ def export_published(folder: str | Path, out: str | Path) -> tuple[Path, Path]:
     if pipe.unet.config.shift_mask != "published":
         raise ValueError(f"{folder}: unet was trained with shift_mask 'swin', the published code applies another mask")
     out = Path(out)
-    paths = out / "denoiser.pth", out / "sr_net.pth"
-    for path in paths:
-        if path.exists():
-            raise ValueError(f"{path}: exists already; name a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    for path, model in zip(paths, (pipe.unet, pipe.sr_net), strict=True):
-        torch.save({"params_ema": published_state_dict(model)}, path)
-    return paths
+    _refuse_used(out)
+    with _whole_folder(out) as partial:
+        for name, model in zip(PAIR, (pipe.unet, pipe.sr_net), strict=True):
+            torch.save({"params_ema": published_state_dict(model)}, partial / name)
+    return out / PAIR[0], out / PAIR[1]
