@@ -63,6 +63,8 @@ class StageConfig:
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "gradient_accumulation"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        # Before a list of so many indices becomes memory.
+        _require(self.batch_size <= 65536, f"batch_size must be at most 65536, not {self.batch_size}")
         for name in ("lr_end", "warmup_steps", "weight_decay", "perceptual_weight"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
         for name in ("lr", "max_grad_norm", "max_minutes"):
