@@ -20,7 +20,7 @@ from trainer.evaluation.scoring import Evaluation
 from trainer.meter import Meter
 from trainer.optimization import learning_rate, make_optimizer
 from trainer.output.atomic_folders import remove_leftovers
-from trainer.output.checkpointing import Progress, load_checkpoint, save_checkpoint
+from trainer.output.checkpointing import Progress, load_checkpoint, put_aside_later, save_checkpoint
 from trainer.sharding import check_launch, whole
 from trainer.stages import Stage
 from trainer.stop_signals import StopSignals
@@ -104,6 +104,8 @@ class StageTrainer:
             remove_leftovers(self.checkpoints)
         if checkpoint is not None:
             self._resume(checkpoint)
+            if self.accelerator.is_main_process:
+                put_aside_later(checkpoint)
         config, progress = self.config, self.progress
         progress.finished = False
         # A shard's own count is that of the whole weight.

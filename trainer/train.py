@@ -23,8 +23,8 @@ from accelerate.utils import ProjectConfiguration, parse_flag_from_env
 from trainer.config import TrainConfig, load_config
 from trainer.initial_weights import initial_pipeline
 from trainer.loop import DivergedError, StageTrainer
-from trainer.output.atomic_folders import restore_replaced
-from trainer.output.checkpointing import Progress, list_checkpoints, read_progress
+from trainer.output.atomic_folders import NotWrittenError, damage, restore_replaced
+from trainer.output.checkpointing import Progress, list_checkpoints, newest_whole, read_progress
 from trainer.output.export import load_sr_net
 from trainer.output.hub_upload import prepare_repository, upload
 from trainer.output.model_card import model_card
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
-    except DivergedError as error:
+    except (DivergedError, NotWrittenError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 1
 
@@ -90,7 +90,10 @@ def run(config: TrainConfig, resume: str | None = None, push_to_hub: str | None 
         if PartialState().is_main_process:
             prepare_repository(push_to_hub, private)
     todo = plan(config, resume)
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        config.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output_dir {config.output_dir}: cannot be created ({error.strerror})") from error
     for name, checkpoint in todo:
         accelerator = make_accelerator(config, name)
         plain = to_plain(config)
@@ -142,13 +145,15 @@ def plan(config: TrainConfig, resume: str | None) -> list[tuple[str, Path | None
                 )
         return [(name, None) for name in config.stages]
     if resume != "latest":
+        if (reason := damage(Path(resume))) is not None:
+            raise ConfigError(f"{resume}: is damaged ({reason}); resume from an older checkpoint")
         stage = read_progress(Path(resume)).stage
         if stage not in config.stages:
             raise ConfigError(f"{resume}: is a checkpoint of stage {stage}, but the configuration says {config.stage}")
         later = config.stages[config.stages.index(stage) + 1 :]
         _refuse_later(Path(resume), [*checkpoints[stage], *(path for name in later for path in checkpoints[name])])
         return [(stage, Path(resume)), *((name, None) for name in later)]
-    newest = {name: found[-1] if found else None for name, found in checkpoints.items()}
+    newest = {name: newest_whole(found) for name, found in checkpoints.items()}
     if not any(newest.values()):
         raise ConfigError(f"output_dir {config.output_dir} holds no checkpoint; leave out --resume to start anew")
     started = newest.get("unet") is not None

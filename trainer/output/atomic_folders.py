@@ -1,15 +1,86 @@
 """Folders that are seen whole or not at all, whenever the process may be killed.
 
 A folder is written as ``NAME.partial`` and renamed when it is complete. One that is replaced or removed is first
-renamed to ``NAME.old``.
+renamed to ``NAME.old``. A list of its files tells later whether it still is what was written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 PARTIAL, OLD = ".partial", ".old"
+# As `sha256sum --check` reads it.
+FILE_LIST = "files.sha256"
+# Of PyTorch's RuntimeErrors those of its writer of files, which does not pass on what the system says.
+_WRITER_ERRORS = ("inline_container", "PytorchStreamWriter", "No space left")
+
+
+class NotWrittenError(RuntimeError):
+    """The disk is full or the place forbidden; the message is one line."""
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """Around whatever fills ``NAME.partial``, which it gives; removed where it cannot be filled.
+
+    Raises:
+        NotWrittenError: the folder cannot be written; what was there before is as it was.
+    """
+    partial = folder.with_name(folder.name + PARTIAL)
+    try:
+        yield partial
+    except (OSError, SafetensorError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        if type(error) is RuntimeError and not any(word in text for word in _WRITER_ERRORS):
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
+        raise NotWrittenError(f"{folder}: cannot be written ({text[:200]}); free some space, then resume") from error
+
+
+def list_files(folder: Path) -> None:
+    """Note the folder's files in `FILE_LIST`."""
+    lines = [f"{_digest(folder / name)}  {name}\n" for name in _names(folder)]
+    (folder / FILE_LIST).write_text("".join(lines), encoding="utf-8")
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with the folder by its list of files; None where nothing is, or where it has no list."""
+    try:
+        lines = (folder / FILE_LIST).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return f"{FILE_LIST} cannot be read: {error}"
+    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in _names(folder):
+        if name not in digests:
+            return f"{name} is not in its {FILE_LIST}"
+    for name, digest in digests.items():
+        try:
+            if _digest(folder / name) != digest:
+                return f"{name} is not what was written"
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+    return None
+
+
+def _names(folder: Path) -> list[str]:
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in files if name != FILE_LIST)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def partial_folder(folder: Path) -> Path:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
+import pickle
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from safetensors import SafetensorError
 
 from trainer.data.pair_pool import PairPool
-from trainer.output.atomic_folders import PARTIAL, partial_folder, remove_folder, replace_folder
+from trainer.output.atomic_folders import (
+    damage,
+    list_files,
+    partial_folder,
+    remove_folder,
+    replace_folder,
+    writing,
+)
 from trainer.typed_yaml import ConfigError
 
 STATE_FILE = "trainer_state.json"
+DAMAGED = ".damaged"
+
+logger = logging.getLogger("trainer")
 
 
 @dataclass
@@ -57,18 +71,23 @@ def save_checkpoint(
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        NotWrittenError: the disk is full; older checkpoints are as they were.
     """
     path = folder / f"step-{progress.step:08d}"
     if accelerator.is_main_process:
         partial_folder(path)
     accelerator.wait_for_everyone()
-    partial = path.with_name(path.name + PARTIAL)
-    accelerator.save_state(str(partial))
-    if pool is not None:
-        torch.save(pool.state_dict(), partial / _pool_file(accelerator))
-    accelerator.wait_for_everyone()
+    with writing(path) as partial:
+        accelerator.save_state(str(partial))
+        if pool is not None:
+            torch.save(pool.state_dict(), partial / _pool_file(accelerator))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            (partial / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
+            list_files(partial)
     if accelerator.is_main_process:
-        (partial / STATE_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
         replace_folder(partial, path)
         for old in list_checkpoints(folder)[:-keep] if keep else []:
             remove_folder(old)
@@ -80,6 +99,31 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints of a stage, oldest first."""
     found = [path for path in folder.glob("step-*") if path.suffix == "" and (path / STATE_FILE).is_file()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def newest_whole(checkpoints: Sequence[Path]) -> Path | None:
+    """The last of the checkpoints that is as it was written; damaged ones after it are told of.
+
+    Raises:
+        ConfigError: all are damaged.
+    """
+    for path in reversed(checkpoints):
+        reason = damage(path)
+        if reason is None:
+            return path
+        if PartialState().is_main_process:
+            logger.warning("%s: is damaged (%s); going on from the one before", path, reason)
+    if checkpoints:
+        raise ConfigError(f"{checkpoints[0]}: is damaged, and there is none before; delete it to start the stage anew")
+    return None
+
+
+def put_aside_later(checkpoint: Path) -> None:
+    """Rename the checkpoints after this one, which `newest_whole` has found damaged, so that none is kept for them."""
+    for path in list_checkpoints(checkpoint.parent):
+        if path.name > checkpoint.name:
+            path.rename(path.with_name(path.name + DAMAGED))
+            logger.warning("%s: was renamed to %s", path, path.name + DAMAGED)
 
 
 def read_progress(checkpoint: Path) -> Progress:
@@ -100,11 +144,21 @@ def load_checkpoint(
     """Put all that `save_checkpoint` wrote back in its place; every process must call it.
 
     Raises:
-        ConfigError: the checkpoint is of another architecture, or of a run with another pool.
+        ConfigError: the checkpoint is damaged, of another architecture, or of a run with another pool.
     """
     progress = read_progress(checkpoint)
     _check_architecture(progress, architecture, checkpoint)
-    accelerator.load_state(str(checkpoint))
+    # accelerate would run code that these hold.
+    for file in checkpoint.glob("custom_checkpoint_*.pkl"):
+        try:
+            torch.load(file, map_location="meta", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            raise ConfigError(f"{file}: is damaged or holds code; resume from an older checkpoint") from error
+    try:
+        accelerator.load_state(str(checkpoint))
+    except (OSError, RuntimeError, ValueError, LookupError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{checkpoint}: cannot be loaded ({reason}); resume from an older checkpoint") from error
     if pool is not None:
         file = checkpoint / _pool_file(accelerator)
         try:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from trainer.output.atomic_folders import partial_folder, replace_folder
+from trainer.output.atomic_folders import partial_folder, replace_folder, writing
 from trainer.typed_yaml import ConfigError
 from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
 
@@ -16,12 +16,17 @@ Network = TypeVar("Network", ATDModel, UPSRUNet)
 
 
 def export(folder: Path, sr_net: ATDModel, unet: UPSRUNet | None, scheduler: UNWScheduler) -> None:
-    """Write a pipeline's folder; without a denoiser yet, just its ``sr_net``."""
-    partial = partial_folder(folder)
-    if unet is None:
-        _contiguous(sr_net).save_pretrained(partial / "sr_net")
-    else:
-        UPSRPipeline(_contiguous(unet), _contiguous(sr_net), scheduler).save_pretrained(partial)
+    """Write a pipeline's folder; without a denoiser yet, just its ``sr_net``.
+
+    Raises:
+        NotWrittenError: the disk is full; what was there before is as it was.
+    """
+    partial_folder(folder)
+    with writing(folder) as partial:
+        if unet is None:
+            _contiguous(sr_net).save_pretrained(partial / "sr_net")
+        else:
+            UPSRPipeline(_contiguous(unet), _contiguous(sr_net), scheduler).save_pretrained(partial)
     replace_folder(partial, folder)
 
 
