@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..messages import one_line
@@ -13,6 +15,25 @@ from .output import complain
 from .paths import Job, plan_jobs, prepare_folders
 
 
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, which a system that shuts down sends, ends the run as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # in another thread than the main one, which gets no signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@_terminated_as_interrupted()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
