@@ -36,6 +36,8 @@ from trainer.typed_yaml import ConfigError, to_plain
 logger = logging.getLogger("trainer")
 # How long processes wait for each other, and so for the first one's validation.
 PATIENCE = timedelta(hours=4)
+# What gloo says, for which PyTorch has no class, as it has for NCCL.
+LOST_PEER = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "gloo/transport")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,6 +62,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DivergedError, NotWrittenError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        if not _lost_another_process(error):
+            raise
+        print(
+            "train.py: error: another process has ended, and so this one does; see what it has said, then go on with "
+            f"--resume latest ({' '.join(str(error).split())[:200]})",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _lost_another_process(error: RuntimeError) -> bool:
+    """Whether the back end says that it cannot reach another process any more."""
+    if PartialState().num_processes == 1:
+        return False
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in LOST_PEER)
 
 
 def run(config: TrainConfig, resume: str | None = None, push_to_hub: str | None = None, private: bool = False) -> int:
