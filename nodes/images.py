@@ -57,10 +57,12 @@ def frame_weight(mask: torch.Tensor, index: int, frames: int, height: int, width
         (1,1,height,width), float32.
 
     Raises:
-        ValueError: as many masks as fit no batch.
+        ValueError: no mask, or as many as fit no batch.
     """
     mask = mask if mask.ndim == 3 else mask[None]
-    if mask.ndim != 3 or len(mask) not in (1, frames):
+    if mask.ndim != 3 or 0 in mask.shape[1:]:
+        raise ValueError(f"noise_weight must be masks (batch,height,width), not {tuple(mask.shape)}")
+    if len(mask) not in (1, frames):
         raise ValueError(f"noise_weight holds {len(mask)} masks for {frames} images; pass one, or one for each")
     weight = mask[index if len(mask) > 1 else 0][None, None].float()
     if weight.shape[-2:] != (height, width):
