@@ -95,8 +95,19 @@ def kill_folder_run(
     number: signal.Signals,
     wait: Callable[[subprocess.Popen[str]], None],
     outcome: Outcome,
+    again: Callable[[Sequence[str]], int],
 ) -> None:
-    """Start a run, kill it when ``wait`` returns, look, let another go on with ``--skip-existing``, look again."""
+    """Start a run, kill it when ``wait`` returns, look, let another go on with ``--skip-existing``, look again.
+
+    Args:
+        command: of the run.
+        out: the folder it writes to.
+        reference: what an undisturbed run writes there.
+        number: the signal.
+        wait: is given the process.
+        outcome: is added to.
+        again: runs a command and returns its status.
+    """
     shutil.rmtree(out, ignore_errors=True)
     with start(command) as process:
         wait(process)
@@ -112,9 +123,13 @@ def kill_folder_run(
         if "Traceback" in said or "Exception ignored" in said or len(lines) != 1 or process.returncode != 130:
             outcome.untold += 1
             outcome.odd.append(f"{process.returncode}: {said[-3000:]}")
-    done = subprocess.run([*command, "--skip-existing"], capture_output=True, text=True, check=False)
-    outcome.wrong += done.returncode != 0 or files_in(out) != reference
+    status = again([*command, "--skip-existing"])
+    outcome.wrong += status != 0 or files_in(out) != reference
     outcome.left += len(temporary_files(out))
+
+
+def call_quietly(command: Sequence[str]) -> int:
+    return subprocess.run(command, capture_output=True, check=False).returncode
 
 
 def kill_folder_runs(folder: Path, kills: int, seed: int) -> str:
@@ -138,7 +153,9 @@ def kill_folder_runs(folder: Path, kills: int, seed: int) -> str:
                 except subprocess.TimeoutExpired:
                     return
 
-            kill_folder_run(upscale_command(images, folder / "out"), folder / "out", reference, number, wait, outcome)
+            kill_folder_run(
+                upscale_command(images, folder / "out"), folder / "out", reference, number, wait, outcome, call_quietly
+            )
         rows.append((number.name, kills, outcome.kills, outcome.half, outcome.wrong, outcome.left, outcome.untold))
         for odd in outcome.odd:
             print(odd, file=sys.stderr)
