@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.image_files import Maker, encoded, holding
-from tests.hostile.refusals import Row, contents, little_memory
+from tests.hostile.refusals import Row, contents, files_of_at_most, little_memory
 from upsr_core.cli.main import main
 
 HUGE = "9" * 40
@@ -264,3 +264,21 @@ def test_no_permission(
     assert line.startswith("upsr: error: ")
     assert expected in line
     assert [path.name for path in (tmp_path / "out").iterdir()] == []
+
+
+def test_a_full_disk_leaves_the_earlier_result_and_is_told_for_each(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        subfolder("in", holding(name, encoded("PNG")))(tmp_path)
+    subfolder("out", holding("a.png", b"earlier"))(tmp_path)
+    before = contents(tmp_path)
+    command = ["upscale", "in", "-o", "out", "--steps", "1", "--model", str(tiny_folder), "--device", "cpu"]
+    with files_of_at_most(1000):
+        status = main(command)
+    *_, head, first, second = capsys.readouterr().err.splitlines()
+    assert (status, head) == (1, "upsr: error: 2 of 2 images failed")
+    for line, name in ((first, "a.png"), (second, "b.png")):
+        assert f"out/{name}: cannot be written (File too large); free some space or write elsewhere" in line
+    assert contents(tmp_path) == before

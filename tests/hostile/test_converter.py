@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import resource
 import struct
 import zipfile
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.hostile.image_files import deflated_zeros
-from tests.hostile.refusals import Row, contents, little_memory, nothing
+from tests.hostile.refusals import Row, contents, files_of_at_most, little_memory, nothing
 from tests.hostile.test_model_folders import RunsCode
 from upsr_core.cli.main import main
 
@@ -186,13 +185,9 @@ def test_a_full_disk_leaves_no_half_model(direction: str, here: Path, capsys: py
         (here / "out").rename(here / "model")
     command = USUAL if direction == "to ours" else ["convert", "--to-published", "model", "out"]
     before = contents(here)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Enough for all but the larger weights, which come second or first.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (max(weights_sizes(here)) - 10_000, limits[1]))
-    try:
+    with files_of_at_most(max(weights_sizes(here)) - 10_000):
         status = main(command)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert status == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1, err

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 import yaml
 
 from tests.hostile.image_files import encoded, holding
-from tests.hostile.refusals import Row, contents, little_memory, nothing
+from tests.hostile.refusals import Row, contents, files_of_at_most, little_memory, nothing
 from tests.hostile.test_model_folders import RunsCode
 from tests.trainer.runs import write_denoiser_config
 from trainer.output.atomic_folders import FILE_LIST
@@ -275,16 +273,6 @@ def test_a_checkpoint_never_runs_code(
 
 
 # Full disks
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 1.5])
