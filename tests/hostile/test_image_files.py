@@ -30,7 +30,7 @@ from upsr_core.cli.main import main
 
 RANDOM = np.random.default_rng(0).bytes(5000)
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tif": "TIFF", "gif": "GIF", "bmp": "BMP"}
-DAMAGED, OTHER, LARGE = "is damaged", "of a kind we don't read; convert it", "pixels, as decompression bombs do"
+DAMAGED, OTHER, LARGE = "is damaged", "of a kind that cannot be read; convert it", "pixels, as decompression bombs do"
 
 REFUSED = [
     Row("empty", holding("a.png", b""), "a.png", "a.png: is empty (0 bytes); get the file again"),
