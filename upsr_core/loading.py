@@ -76,6 +76,15 @@ def load_pipeline(
     return pipe.to(device) if device is not None else pipe
 
 
+def _floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    if dtype is None:
+        return torch.float32
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype must be {', '.join(DTYPES)} or a floating torch.dtype, not {dtype!r}")
+    return found
+
+
 def _check_device(device: str | torch.device) -> None:
     try:
         torch.empty(0, device=device)
@@ -92,12 +101,3 @@ def _refuse_unknown_keys(pipe: UPSRPipeline) -> None:
             raise ValueError(
                 f"the configuration of its {name} has an unknown key {unknown[0]!r}; it is damaged or newer"
             )
-
-
-def _floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
-    if dtype is None:
-        return torch.float32
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"dtype must be {', '.join(DTYPES)} or a floating torch.dtype, not {dtype!r}")
-    return found
