@@ -143,7 +143,7 @@ def _check_scale(method: Method, own: int, scale: int) -> None:
 
 
 def _bicubic(method: Method, scale: int, device: torch.device) -> Upscaler:
-    """As papers have it: Keys' cubic with a = -0.5, which PyTorch has with antialiasing alone. The model's Y has -0.75."""
+    """As papers have it: Keys' cubic with a = -0.5, which PyTorch has with antialiasing alone. Y has -0.75."""
     del method, device
 
     def run(lr: torch.Tensor, name: str, kind: str, seed: int) -> torch.Tensor:
