@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..choices import COLOR_FIXES
+from ..choices import COLOR_FIXES, LARGEST_NOISE
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 _LABEL = re.compile(r"([^=,:/\\]+)=(.+)")
@@ -44,7 +44,7 @@ OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
         **_STEPS,
         **_TILE,
         "stochasticity": _number(float, 0, 1),
-        "noise_strength": _number(float, 0, 1e6),
+        "noise_strength": _number(float, 0, LARGEST_NOISE),
         "color_fix": _one_of(COLOR_FIXES),
     },
     "ncnn": _TILE,

@@ -89,7 +89,7 @@ class Plan:
         if self.presets:
             hr = self.read_hr(sample)
             assert hr is not None
-            return _degradation(kind, self.scale)(hr, [sample.seed(seed)])
+            return degradation(kind, self.scale)(hr, [sample.seed(seed)])
         assert sample.lr is not None
         crop = self.crop // self.scale if isinstance(self.crop, int) else self.crop
         return _cut(_opaque(sample.lr), 1, crop)
@@ -248,7 +248,7 @@ def _columns(metrics: Sequence[Metric], record: Record) -> dict[str, float]:
     }
 
 
-def _degradation(preset: str, scale: int) -> Degradation:
+def degradation(preset: str, scale: int) -> Degradation:
     """A preset without the share of plain bicubic samples that it mixes in for training."""
     config = DEGRADATION_PRESETS[preset]
     return Degradation(config if config.bicubic_prob == 1 else replace(config, bicubic_prob=0.0), scale)
