@@ -34,12 +34,14 @@ class Findings:
 
 
 def commit() -> str:
-    """The repository's commit, with a mark where files differ from it; "" outside of a repository."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done.stdout.strip()
+    """The repository's commit, with a mark where the code differs from it; "" outside of a repository."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "upsr_core", "trainer", "benchmarks")
+    return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
 
 
 def write(name: str, command: str, findings: Findings, document: Path = DOCUMENT) -> None:
