@@ -72,10 +72,14 @@ def train_all(photos: Path, runs: Path, seeds: Sequence[int], overrides: Sequenc
                 raise InterruptedError(f"{folder.parent}: stopped; the same command goes on")
 
 
-@torch.no_grad()
 def trained(args: argparse.Namespace) -> Findings:
     """Table 1, and the shift mask: scores of each variant on held-out photos, with the spread over the seeds."""
     train_all(args.train_photos, args.runs, args.seeds, [f"unet_training.max_steps={args.steps}"])
+    with torch.no_grad():
+        return _scored(args)
+
+
+def _scored(args: argparse.Namespace) -> Findings:
     pairs = list(load_pairs(args, load_model(None).scale))
     scorers = _scorers()
     results: dict[str, dict[str, list[float]]] = {}
@@ -129,6 +133,7 @@ def _effects(results: dict[str, dict[str, list[float]]]) -> dict[str, list[str]]
             for score in results[with_it]
         ]
         for name, (with_it, without) in pairs.items()
+        if {with_it, without} <= set(results)
     }
 
 

@@ -115,7 +115,7 @@ def _clip_files() -> list[tuple[Path, str]]:
     return [(path, f"{_CLIP_WEIGHTS}afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt")]
 
 
-def _pyiqa(metric: str) -> Callable[[Any], Scorer]:
+def _pyiqa(metric: str, needs_hr: bool = True) -> Callable[[Any], Scorer]:
     def load(device: Any) -> Scorer:
         import pyiqa
 
@@ -123,20 +123,12 @@ def _pyiqa(metric: str) -> Callable[[Any], Scorer]:
 
         def score(sr: Any, hr: Any, scale: int) -> list[float]:
             del scale
-            images = [sr.to(device)] if hr is None else [sr.to(device), hr.to(device)]
+            images = [sr.to(device), hr.to(device)] if needs_hr else [sr.to(device)]
             return [network(*images).item()]
 
         return score
 
     return load
-
-
-def _without_hr(load: Callable[[Any], Scorer]) -> Callable[[Any], Scorer]:
-    def loaded(device: Any) -> Scorer:
-        scorer = load(device)
-        return lambda sr, hr, scale: scorer(sr, None, scale)
-
-    return loaded
 
 
 def _niqe(path: str | None, device: Any) -> Scorer:
@@ -193,14 +185,14 @@ def all_metrics(niqe_parameters: str | None = None) -> dict[str, Metric]:
         ),
         Metric(
             "clipiqa", "CLIPIQA", False, 1, ".4f", "pyiqa clipiqa: CLIP RN50",
-            _without_hr(_pyiqa("clipiqa")), partial(_missing_files, "pyiqa", _clip_files), "pyiqa",
+            _pyiqa("clipiqa", needs_hr=False), partial(_missing_files, "pyiqa", _clip_files), "pyiqa",
         ),
         Metric(
-            "musiq", "MUSIQ", False, 1, ".2f", "pyiqa musiq: KonIQ-10k", _without_hr(_pyiqa("musiq")),
+            "musiq", "MUSIQ", False, 1, ".2f", "pyiqa musiq: KonIQ-10k", _pyiqa("musiq", needs_hr=False),
             partial(_missing_files, "pyiqa", lambda: [_pyiqa_file("musiq_koniq_ckpt-e95806b9.pth")]), "pyiqa",
         ),
         Metric(
-            "maniqa", "MANIQA", False, 1, ".4f", "pyiqa maniqa: KonIQ-10k", _without_hr(_pyiqa("maniqa")),
+            "maniqa", "MANIQA", False, 1, ".4f", "pyiqa maniqa: KonIQ-10k", _pyiqa("maniqa", needs_hr=False),
             partial(_missing_files, "pyiqa", lambda: [_pyiqa_file("ckpt_koniq10k.pt")]), "pyiqa",
         ),
         Metric(

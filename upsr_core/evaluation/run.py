@@ -16,7 +16,7 @@ from ..degradation.config import DEGRADATION_PRESETS
 from ..degradation.degrading import Degradation
 from ..images.files import read_image
 from ..memory import is_out_of_memory
-from .columns import Metric
+from .columns import Metric, Scorer
 from .datasets import LR_ONLY, PAIRED, Sample
 from .methods import Method
 from .records import Record, pixel_hash, save_image
@@ -114,11 +114,9 @@ def run(plan: Plan) -> list[Result]:
         ValueError: an image, a method or a metric fails; what is done stays, and the next run goes on from there.
     """
     inputs = _write_inputs(plan)
-    records = list(_results(plan, inputs))
-    with _bar(sum(len(plan.metrics) for _ in records), "scores") as bar:
-        for metric in plan.metrics:
-            _score(plan, metric, [(result.sample, result.record) for result in records], bar)
-    return [replace(result, scores=_columns(plan.metrics, result.record)) for result in records]
+    results = list(_results(plan, inputs))
+    _score(plan, results)
+    return [replace(result, scores=_columns(plan.metrics, result.record)) for result in results]
 
 
 def usable_metrics(metrics: Sequence[Metric], has_hr: bool) -> tuple[list[Metric], list[str]]:
@@ -219,25 +217,37 @@ def _make(
     return record
 
 
-def _score(plan: Plan, metric: Metric, results: Sequence[tuple[Sample, Record]], bar: tqdm[Any]) -> None:
-    scorer = None
-    real: tuple[Sample, torch.Tensor | None, str] | None = None
-    # Image by image: what the real one is, is read once.
-    for sample, record in sorted(results, key=lambda result: result[0].name):
-        if real is None or real[0] is not sample:
-            hr = plan.read_hr(sample) if metric.needs_hr else None
-            real = sample, hr, "" if hr is None else pixel_hash(hr)
-        _, hr, hr_hash = real
-        of = {**metric.fingerprint, "sr": record.pixels, "hr": hr_hash, "scale": str(plan.scale)}
-        if record.values(metric.name, of) is None:
-            scorer = scorer or metric.load(plan.device)
-            try:
-                values = scorer(record.image(), hr, plan.scale)
-            except ValueError as error:
-                raise ValueError(f"{record.path}: {error}; choose --metrics without {metric.name}") from error
-            record.scores[metric.name] = {"of": of, "values": values}
-            record.write()
-        bar.update()
+def _score(plan: Plan, results: Sequence[Result]) -> None:
+    """Complete the scores of every result; sample by sample, so that each real image is read once."""
+    scorers: dict[str, Scorer] = {}
+    sample, hr, hr_hash = None, None, ""
+    with _bar(len(results), "scores") as bar:
+        for result in sorted(results, key=lambda result: result.sample.name):
+            if result.sample is not sample:
+                sample, hr = result.sample, plan.read_hr(result.sample)
+                hr_hash = "" if hr is None else pixel_hash(hr)
+            _score_one(plan, result.record, hr, hr_hash, scorers)
+            bar.update()
+
+
+def _score_one(plan: Plan, record: Record, hr: torch.Tensor | None, hr_hash: str, scorers: dict[str, Scorer]) -> None:
+    image = None
+    for metric in plan.metrics:
+        of = {**metric.fingerprint, "sr": record.pixels, "scale": str(plan.scale)}
+        if metric.needs_hr:
+            of["hr"] = hr_hash
+        if record.values(metric.name, of) is not None:
+            continue
+        if metric.name not in scorers:
+            scorers[metric.name] = metric.load(plan.device)
+        image = record.image() if image is None else image
+        try:
+            values = scorers[metric.name](image, hr, plan.scale)
+        except ValueError as error:
+            raise ValueError(f"{record.path}: {error}; choose --metrics without {metric.name}") from error
+        record.scores[metric.name] = {"of": of, "values": values}
+    if image is not None:
+        record.write()
 
 
 def _columns(metrics: Sequence[Metric], record: Record) -> dict[str, float]:

@@ -6,6 +6,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from upsr_core.cli.evaluate import PRESETS
 from upsr_core.cli.main import main
+from upsr_core.degradation.config import DEGRADATION_PRESETS
 from upsr_core.evaluation import run as run_module
 from upsr_core.evaluation.columns import NIQE_VARIABLE
 
@@ -297,3 +301,31 @@ def test_sheet_shows_the_methods_beside_each_other(finished: Path) -> None:
     # LR, three methods and the real one; two photos, each in two kinds of input.
     assert sheet.shape[1] == 5 * (2 * 96 + 6) - 6
     assert sheet.shape[0] > 4 * 2 * 96
+
+
+def test_what_arguments_and_paths_tell_needs_no_torch(photos: Path) -> None:
+    code = (
+        "import sys\nfrom upsr_core.cli.main import main\n"
+        f"print(main(['evaluate', {str(photos)!r}, '-o', 'out', '--preset', 'mild']), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "no multiple of 4" in done.stderr
+    assert done.stdout == "2 False\n"
+
+
+def test_presets_are_those_of_the_library() -> None:
+    assert sorted(PRESETS) == sorted(DEGRADATION_PRESETS)
+
+
+def test_st_lpips_is_a_distance_to_the_real_image(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("stlpips_pytorch")
+    command = [photos, "-o", tmp_path / "out", "--preset", "mild", "--crop", 96, "-m", "bicubic"]
+    real = tmp_path / "real"
+    real.mkdir()
+    for name in ("a.png", "b.png"):
+        photo = Image.open(photos / name)
+        photo.crop((16, 0, 112, 96)).save(real / name)
+    assert evaluate(*command, f"folder:{real}", metrics=["st_lpips"]) == 0
+    rows = json.loads((tmp_path / "out/table.json").read_text())["results"]
+    assert rows[0]["st_lpips"]["mean"] > 0.05
+    assert rows[1]["st_lpips"]["mean"] == pytest.approx(0, abs=1e-6)
