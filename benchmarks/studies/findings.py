@@ -58,7 +58,7 @@ def write(name: str, command: str, findings: Findings, document: Path = DOCUMENT
         if isinstance(picture, str):
             path.write_text(picture, encoding="utf-8")
         else:
-            picture.save(path, optimize=True)
+            picture.save(path, quality=88)
         lines.append(f"![{name}]({folder.name}/{path.name})")
     lines.append(f"[Numbers]({folder.name}/{name}.json)")
     facts = {"command": command, "commit": commit(), "machine": machine(), "versions": versions(), **findings.data}

@@ -19,6 +19,10 @@ LEVELS = (0.2, 0.4, 0.6, 0.8, 1.0)
 UNW = "w(psi)"
 PATCH = 64
 GROUPS = 5
+NOT_TRAINED_FOR = (
+    "The model was trained with w(psi): other weights show what it does outside of that, and not what a model "
+    "trained with them would do."
+)
 
 
 @torch.no_grad()
@@ -49,8 +53,8 @@ def levels(args: argparse.Namespace) -> Findings:
         charts[end] = line_chart(means, lines, "|y - x| of a patch", title)
     words = (
         f"{described(args, len(lacking))}; {model_name(args.model)}. Patches of {PATCH}x{PATCH} in {GROUPS} "
-        f"groups of equal size by their "
-        f"mean |y - x|; rows: the noise weight w, constant or from the uncertainty. Lower is better in both."
+        "groups of equal size by their mean |y - x|; rows: the noise weight w, constant or from the uncertainty. Lower is "
+        f"better in both. {NOT_TRAINED_FOR}"
     )
     return Findings("\n\n".join([words, *parts]), data, charts)
 
@@ -96,10 +100,10 @@ def weighted(args: argparse.Namespace) -> Findings:
     mean = weight.mean().item()
     words = (
         f"{model_name(args.model)}, seed {args.seed}. The mean of w is {mean:.2f} here, so that the state has "
-        f"{weight.square().mean().item():.2f} of the isotropic noise's power."
+        f"{weight.square().mean().item():.2f} of the isotropic noise's power. {NOT_TRAINED_FOR}"
     )
     data = {"seed": args.seed, "mean w": mean, "power": weight.square().mean().item()}
-    return Findings(words, data, {".png": sheet([("", parts)], crop=scale * max(width, height), zoom=1)})
+    return Findings(words, data, {".jpg": sheet([("", parts)], crop=scale * max(width, height), zoom=1)})
 
 
 def add_weighted_arguments(parser: argparse.ArgumentParser) -> None:

@@ -106,7 +106,7 @@ def _shown(pipe: UPSRPipeline) -> dict[str, Any]:
         "true |x - y|": heat_map(true, BRIGHT),
         "estimated |g(y) - y|": heat_map(2 * psi, BRIGHT),
     }
-    return {".png": sheet([(f"lightest colour: {BRIGHT} and above", parts)], crop=hr.shape[-1], zoom=1)}
+    return {".jpg": sheet([(f"lightest colour: {BRIGHT} and above", parts)], crop=hr.shape[-1], zoom=1)}
 
 
 def add_correlation_arguments(parser: argparse.ArgumentParser) -> None:

@@ -93,7 +93,7 @@ def test_correlation_is_one_number_a_photo(photo_folder: Path, model_folder: Pat
     found = run("correlation", "--photos", photo_folder, "--crop", 96, "--model", model_folder)
     assert len(found.data["single values"]) == 2
     assert all(-1 <= value <= 1 for value in found.data["single values"])
-    picture = found.pictures[".png"]
+    picture = found.pictures[".jpg"]
     assert isinstance(picture, Image.Image)
     assert picture.width > 4 * 256
 
@@ -111,7 +111,7 @@ def test_weighted_noise_is_weaker(photo_folder: Path, model_folder: Path) -> Non
     found = run("weighted", "--picture", photo_folder / "a.png", "--part", 10, 5, 16, 12, "--model", model_folder)
     assert 0.4 <= found.data["mean w"] <= 1
     assert found.data["power"] <= 1
-    picture = found.pictures[".png"]
+    picture = found.pictures[".jpg"]
     assert isinstance(picture, Image.Image)
     assert picture.width == 6 * (64 + 6) - 6
 
