@@ -53,8 +53,8 @@ def levels(args: argparse.Namespace) -> Findings:
         charts[end] = line_chart(means, lines, "|y - x| of a patch", title)
     words = (
         f"{described(args, len(lacking))}; {model_name(args.model)}. Patches of {PATCH}x{PATCH} in {GROUPS} "
-        "groups of equal size by their mean |y - x|; rows: the noise weight w, constant or from the uncertainty. Lower is "
-        f"better in both. {NOT_TRAINED_FOR}"
+        "groups of equal size by their mean |y - x|; rows: the noise weight w, constant or from the uncertainty. Lower "
+        f"is better in both. {NOT_TRAINED_FOR}"
     )
     return Findings("\n\n".join([words, *parts]), data, charts)
 
