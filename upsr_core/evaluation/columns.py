@@ -92,6 +92,12 @@ def _missing_files(package: str, files: Callable[[], Sequence[tuple[Path, str]]]
     return "; ".join(f"{path} is missing, get it from {address}" for path, address in lost)
 
 
+def _missing_clip() -> str:
+    # openai-clip needs it without saying so, and new versions of setuptools lack it.
+    lost = "" if importlib.util.find_spec("pkg_resources") else 'pkg_resources is missing; pip install "setuptools<81"'
+    return lost or _missing_files("pyiqa", _clip_files)
+
+
 def _hub_folder() -> Path:
     """Where torch keeps weights, as `torch.hub.get_dir` has it."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
@@ -185,7 +191,7 @@ def all_metrics(niqe_parameters: str | None = None) -> dict[str, Metric]:
         ),
         Metric(
             "clipiqa", "CLIPIQA", False, 1, ".4f", "pyiqa clipiqa: CLIP RN50",
-            _pyiqa("clipiqa", needs_hr=False), partial(_missing_files, "pyiqa", _clip_files), "pyiqa",
+            _pyiqa("clipiqa", needs_hr=False), _missing_clip, "pyiqa",
         ),
         Metric(
             "musiq", "MUSIQ", False, 1, ".2f", "pyiqa musiq: KonIQ-10k", _pyiqa("musiq", needs_hr=False),

@@ -16,6 +16,7 @@ from ..degradation.config import DEGRADATION_PRESETS
 from ..degradation.degrading import Degradation
 from ..images.files import read_image
 from ..memory import is_out_of_memory
+from ..messages import one_line
 from .columns import Metric, Scorer
 from .datasets import LR_ONLY, PAIRED, Sample
 from .methods import Method
@@ -239,7 +240,7 @@ def _score_one(plan: Plan, record: Record, hr: torch.Tensor | None, hr_hash: str
         if record.values(metric.name, of) is not None:
             continue
         if metric.name not in scorers:
-            scorers[metric.name] = metric.load(plan.device)
+            scorers[metric.name] = _loaded(metric, plan.device)
         image = record.image() if image is None else image
         try:
             values = scorers[metric.name](image, hr, plan.scale)
@@ -248,6 +249,15 @@ def _score_one(plan: Plan, record: Record, hr: torch.Tensor | None, hr_hash: str
         record.scores[metric.name] = {"of": of, "values": values}
     if image is not None:
         record.write()
+
+
+def _loaded(metric: Metric, device: torch.device) -> Scorer:
+    try:
+        return metric.load(device)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{metric.title} cannot be loaded ({one_line(error, 200)}); choose --metrics without {metric.name}"
+        ) from error
 
 
 def _columns(metrics: Sequence[Metric], record: Record) -> dict[str, float]:

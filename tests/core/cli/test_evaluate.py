@@ -329,3 +329,16 @@ def test_st_lpips_is_a_distance_to_the_real_image(photos: Path, tmp_path: Path) 
     rows = json.loads((tmp_path / "out/table.json").read_text())["results"]
     assert rows[0]["st_lpips"]["mean"] > 0.05
     assert rows[1]["st_lpips"]["mean"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_metric_that_cannot_be_loaded_stops_the_run_after_its_images(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "niqe.npz"
+    broken.write_text("no parameters")
+    monkeypatch.setenv(NIQE_VARIABLE, str(broken))
+    command = [photos, "-o", tmp_path / "out", "--preset", "bicubic", "--crop", "fit", "-m", "bicubic"]
+    assert evaluate(*command, metrics=["psnr", "niqe"]) == 2
+    assert "niqe.npz: holds no NIQE parameters; get https://" in capsys.readouterr().err
+    assert len(list((tmp_path / "out/images").rglob("*.png"))) == 2
+    assert evaluate(*command, metrics=["psnr"]) == 0
