@@ -68,7 +68,10 @@ def identify(method: Method) -> Identity:
         path = Path(method.source)
         return Identity(_hashes([path], path.parent), _versions("spandrel", "torch"))
     if method.kind == "ldm":
-        return Identity(versions={**_versions("diffusers", "torch"), "source": method.source})
+        folder = Path(method.source)
+        files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+        hashes = _hashes(files, folder) if files else {}
+        return Identity(hashes, {**_versions("diffusers", "torch"), "source": method.source})
     return Identity()
 
 

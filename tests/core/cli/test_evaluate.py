@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, LDMSuperResolutionPipeline, UNet2DModel, VQModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -342,3 +343,35 @@ def test_a_metric_that_cannot_be_loaded_stops_the_run_after_its_images(
     assert "niqe.npz: holds no NIQE parameters; get https://" in capsys.readouterr().err
     assert len(list((tmp_path / "out/images").rglob("*.png"))) == 2
     assert evaluate(*command, metrics=["psnr"]) == 0
+
+
+def test_diffusers_ldm_super_resolution(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pipe = LDMSuperResolutionPipeline(
+            vqvae=VQModel(
+                block_out_channels=(32, 32, 32),
+                down_block_types=("DownEncoderBlock2D",) * 3,
+                up_block_types=("UpDecoderBlock2D",) * 3,
+                latent_channels=3,
+            ),
+            unet=UNet2DModel(
+                in_channels=6,
+                out_channels=3,
+                block_out_channels=(32, 32),
+                layers_per_block=1,
+                down_block_types=("DownBlock2D",) * 2,
+                up_block_types=("UpBlock2D",) * 2,
+            ),
+            scheduler=DDIMScheduler(),
+        )
+    pipe.save_pretrained(tmp_path / "ldm")
+    command = [photos, "-o", tmp_path / "out", "--preset", "bicubic", "--crop", "fit", "--seeds", 0, 1]
+    assert evaluate(*command, "-m", f"ldm:{tmp_path / 'ldm'},steps=2") == 0
+    images = [
+        np.asarray(Image.open(tmp_path / f"out/images/ldm_ldm_steps=2/bicubic/seed-{seed}/a.png")) for seed in (0, 1)
+    ]
+    assert images[0].shape == (96, 128, 3)
+    assert (images[0] != images[1]).any()
+    assert evaluate(*command, "-m", f"ldm:{tmp_path / 'nowhere'}") == 2
+    assert "nowhere: cannot be loaded as diffusers' LDM super-resolution" in capsys.readouterr().err
