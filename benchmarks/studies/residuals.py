@@ -75,8 +75,7 @@ def correlation(args: argparse.Namespace) -> Findings:
     pipe = load_model(args.model)
     pixels, coarse, signed = [], [], []
     for pair in load_pairs(args, pipe.scale):
-        true, psi, _ = _maps(pipe, pair)
-        estimate = 2 * psi
+        true, estimate, _ = _maps(pipe, pair)
         pool = torch.nn.functional.avg_pool2d
         pixels.append(_correlation(true, estimate))
         coarse.append(_correlation(pool(true, 8), pool(estimate, 8)))
@@ -104,7 +103,7 @@ def _shown(pipe: UPSRPipeline) -> dict[str, Any]:
         "x": hr,
         "y": Pair("", lr, hr).upsampled(pipe.scale),
         "true |x - y|": heat_map(true, BRIGHT),
-        "estimated |g(y) - y|": heat_map(2 * psi, BRIGHT),
+        "estimated |g(y) - y|": heat_map(psi, BRIGHT),
     }
     return {".jpg": sheet([(f"lightest colour: {BRIGHT} and above", parts)], crop=hr.shape[-1], zoom=1)}
 
@@ -122,24 +121,24 @@ def calibration(args: argparse.Namespace) -> Findings:
     of_y, psi, of_g = (torch.cat(values) for values in zip(*parts, strict=True))
     order = psi.argsort()
     rows = []
-    lines: dict[str, list[float]] = {"|x - y| / 2": [], "|x - g| / 2": []}
+    lines: dict[str, list[float]] = {"|x - y|": [], "|x - g|": []}
     means = []
     for tenth in order.chunk(DECILES):
         mean = psi[tenth].mean().item()
-        errors = of_y[tenth].mean().item() / 2, of_g[tenth].mean().item() / 2
+        errors = of_y[tenth].mean().item(), of_g[tenth].mean().item()
         means.append(mean)
         for line, error in zip(lines.values(), errors, strict=True):
             line.append(error)
         weight = pipe.scheduler.noise_weight(psi[tenth]).mean().item()
         rows.append([len(means), f"{mean:.4f}", f"{weight:.2f}", *(f"{error:.4f}" for error in errors)])
     table = markdown_table(["tenth", "psi", "w", *lines], rows)
-    ratio = [lines["|x - g| / 2"][-1] / lines["|x - g| / 2"][0], lines["|x - y| / 2"][-1] / lines["|x - y| / 2"][0]]
+    ratio = [lines["|x - g|"][-1] / lines["|x - g|"][0], lines["|x - y|"][-1] / lines["|x - y|"][0]]
     words = (
-        f"{described(args, len(parts))}; {model_name(args.model)}. All in units of psi = |g - y| / 2. From "
+        f"{described(args, len(parts))}; {model_name(args.model)}. All in [0,1] units, psi = |g - y|. From "
         f"the first to the last tenth g's "
         f"error grows {ratio[0]:.1f} times and the input's {ratio[1]:.1f} times; were psi the input's error "
         f"itself, the columns psi "
-        "and |x - y| / 2 would be equal."
+        "and |x - y| would be equal."
     )
     chart = line_chart(means, lines, "psi, mean of a tenth", "error")
     data = {"seed": args.seed, "photos": len(parts), "psi": means, **lines}

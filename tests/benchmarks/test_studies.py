@@ -84,9 +84,9 @@ def test_histogram_counts_every_value(photo_folder: Path) -> None:
 def test_tenths_are_sorted_by_the_uncertainty(photo_folder: Path, model_folder: Path) -> None:
     found = run("calibration", "--photos", photo_folder, "--crop", 96, "--model", model_folder)
     assert found.data["psi"] == sorted(found.data["psi"])
-    assert len(found.data["|x - g| / 2"]) == 10
+    assert len(found.data["|x - g|"]) == 10
     # The random g hardly differs from y.
-    np.testing.assert_allclose(found.data["|x - g| / 2"], found.data["|x - y| / 2"], atol=2 * max(found.data["psi"]))
+    np.testing.assert_allclose(found.data["|x - g|"], found.data["|x - y|"], atol=2 * max(found.data["psi"]))
 
 
 def test_correlation_is_one_number_a_photo(photo_folder: Path, model_folder: Path) -> None:
