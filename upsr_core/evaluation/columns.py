@@ -89,7 +89,13 @@ def _missing_files(package: str, files: Callable[[], Sequence[tuple[Path, str]]]
     if absent:
         return absent
     lost = [(path, address) for path, address in files() if not path.is_file()]
-    return "; ".join(f"{path} is missing, get it from {address}" for path, address in lost)
+    return "; ".join(f"{_shown(path)} is missing, get it from {address}" for path, address in lost)
+
+
+def _shown(path: Path) -> str:
+    """The path as a table that others read may show it: without the name of the user's folder."""
+    home = Path.home()
+    return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
 
 
 def _missing_clip() -> str:

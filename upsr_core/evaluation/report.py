@@ -184,13 +184,14 @@ _KIND_TITLES = {
 
 
 def _headline(plan: Plan) -> str:
-    count, seeds = len(plan.samples), ", ".join(map(str, plan.seeds))
+    seeds = ", ".join(map(str, plan.seeds))
+    count = "1 image" if len(plan.samples) == 1 else f"{len(plan.samples)} images"
     part = "whole" if plan.crop is None else f"centre {plan.crop}x{plan.crop}"
     if plan.crop == "fit":
         part = f"cut down to multiples of {plan.scale}"
     spread = "; after ± the standard deviation over the seeds" if len(plan.seeds) > 1 else ""
     plural = "s" if len(plan.seeds) > 1 else ""
-    return f"{count} images ({part}), x{plan.scale}, seed{plural} {seeds}{spread}. Scored on the saved 8-bit images."
+    return f"{count} ({part}), x{plan.scale}, seed{plural} {seeds}{spread}. Scored on the saved 8-bit images."
 
 
 def _title(metric: Metric) -> str:
