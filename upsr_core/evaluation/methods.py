@@ -153,6 +153,8 @@ def _checked_source(text: str, kind: str, source: str) -> str:
         raise ValueError(f"{source}: no such checkpoint file")
     if kind == "folder" and not Path(source).is_dir():
         raise ValueError(f"{source}: no such folder of images")
-    if kind in ("ncnn", "spandrel") and importlib.util.find_spec(kind) is None:
-        raise ValueError(f"{text}: needs the package {kind}, which is not installed; {EXTRA}")
+    # diffusers has LDM super-resolution only where transformers is installed.
+    package = {"ldm": "transformers"}.get(kind, kind)
+    if kind in ("ncnn", "spandrel", "ldm") and importlib.util.find_spec(package) is None:
+        raise ValueError(f"{text}: needs the package {package}, which is not installed; {EXTRA}")
     return source

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, LDMSuperResolutionPipeline, UNet2DModel, VQModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -346,6 +345,9 @@ def test_a_metric_that_cannot_be_loaded_stops_the_run_after_its_images(
 
 
 def test_diffusers_ldm_super_resolution(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    from diffusers import DDIMScheduler, LDMSuperResolutionPipeline, UNet2DModel, VQModel
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
         pipe = LDMSuperResolutionPipeline(
