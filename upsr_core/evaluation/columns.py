@@ -14,6 +14,7 @@ from typing import Any
 from .methods import EXTRA
 
 NIQE_VARIABLE = "UPSR_NIQE"
+NIQE_PARAMETERS = "https://github.com/XPixelGroup/BasicSR/raw/master/basicsr/metrics/niqe_pris_params.npz"
 _PYIQA_WEIGHTS = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
 _PYTORCH_WEIGHTS = "https://download.pytorch.org/models/"
 _CLIP_WEIGHTS = "https://openaipublic.azureedge.net/clip/models/"
@@ -153,10 +154,9 @@ def _niqe(path: str | None, device: Any) -> Scorer:
 
 
 def _missing_niqe(path: str | None) -> str:
-    address = "https://github.com/XPixelGroup/BasicSR/raw/master/basicsr/metrics/niqe_pris_params.npz"
     if path is None:
-        return f"its parameters are not named; get {address} and give --niqe-parameters FILE or {NIQE_VARIABLE}"
-    return "" if Path(path).is_file() else f"{path} is missing, get it from {address}"
+        return f"its parameters are not named; get {NIQE_PARAMETERS} and give --niqe-parameters FILE or {NIQE_VARIABLE}"
+    return "" if Path(path).is_file() else f"{path} is missing, get it from {NIQE_PARAMETERS}"
 
 
 def _st_lpips(device: Any) -> Scorer:

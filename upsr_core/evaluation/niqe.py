@@ -15,10 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .columns import NIQE_PARAMETERS
 from .metrics import luma
 
 BLOCK = 96
-PARAMETERS_URL = "https://github.com/XPixelGroup/BasicSR/raw/master/basicsr/metrics/niqe_pris_params.npz"
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 # Shapes that a fit may have, and the ratio E|x|^2 / E x^2 of each.
 _SHAPES = torch.arange(0.2, 10.0005, 0.001, dtype=torch.float64)
@@ -50,7 +50,7 @@ class NIQE:
                 keys = ("mu_pris_param", "cov_pris_param", "gaussian_window")
                 mean, covariance, window = (torch.from_numpy(np.array(file[key], np.float64)) for key in keys)
         except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{path}: holds no NIQE parameters; get {PARAMETERS_URL}") from error
+            raise ValueError(f"{path}: holds no NIQE parameters; get {NIQE_PARAMETERS}") from error
         return cls(mean.flatten(), covariance, window)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
