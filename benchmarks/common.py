@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import diffusers
 import torch
 
 from upsr_core import UPSRPipeline, load_pipeline
-from upsr_core.degradation.degrading import DEGRADATION_PRESETS, Degradation
 from upsr_core.published.config import build_published
 from upsr_core.resampling import upsample
 
@@ -45,12 +43,6 @@ def model_name(name: str | None) -> str:
     return "bundled model" if name is None else "published size" if name == "published" else Path(name).name
 
 
-def degradation(preset: str, scale: int) -> Degradation:
-    """A preset of the trainer, without the share of plain bicubic samples that it mixes in for training."""
-    config = DEGRADATION_PRESETS[preset]
-    return Degradation(config if preset == "bicubic" else dataclasses.replace(config, bicubic_prob=0.0), scale)
-
-
 def upscale_each_way(pipe: UPSRPipeline, lr: torch.Tensor, seed: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """The LR image (1,3,h,w) upscaled by bicubic interpolation, by g alone and by UPSR, untiled.
 
@@ -81,5 +73,6 @@ def machine() -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines)

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.common import add_model_argument, add_threads_argument, degradation, load_model, upscale_each_way
+from benchmarks.common import add_model_argument, add_threads_argument, load_model, upscale_each_way
 from upsr_core import UPSRPipeline
 from upsr_core.degradation.degrading import DEGRADATION_PRESETS
+from upsr_core.evaluation.run import degradation
 from upsr_core.images.files import DecodedImage, ImageFileError, read_image, write_image
 from upsr_core.pixels import to_pil
 from upsr_core.uncertainty import heat_map

@@ -7,6 +7,7 @@ WRITE_FORMATS = {
     **{".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"},
 }
 """By the suffix of the file."""
+READ_SUFFIXES = (*WRITE_FORMATS, ".bmp", ".gif")
 LARGEST_NOISE = 100.0
 """Factor on the noise, or weight of it, up to which all stays finite in any type; 1 is the model's own."""
 DEFAULT_TILE_OVERLAP = 16

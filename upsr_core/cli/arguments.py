@@ -11,6 +11,8 @@ from typing import NoReturn
 from PIL import ImageColor
 
 from ..choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP, DTYPES, LARGEST_NOISE, WRITE_FORMATS
+from .evaluate import NOTE as EVALUATE_NOTE
+from .evaluate import add_evaluate_arguments
 
 FORMATS = sorted(suffix[1:] for suffix in WRITE_FORMATS)
 FILES_NOTE = """\
@@ -55,6 +57,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     convert.add_argument("--config", metavar="FILE", help=help)
     help = "write the folder's networks to OUT/denoiser.pth and OUT/sr_net.pth"
     convert.add_argument("--to-published", action="store_true", help=help)
+
+    evaluate = command("evaluate", "Compare methods on a data set, in numbers and pictures.", EVALUATE_NOTE)
+    add_evaluate_arguments(evaluate)
 
     info = command("info", "Show versions, devices, and what a model is.")
     info.add_argument("model", nargs="?", metavar="MODEL", help="folder or Hub id; default: the bundled model")

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..messages import one_line
 from .arguments import parse_arguments
+from .evaluate import evaluate
 from .output import complain
 from .paths import Job, plan_jobs, prepare_folders
 
@@ -44,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 some images failed, memory ran out or the output could not be written, 2 wrong usage or
         input, 130 interrupted.
     """
-    commands = {"upscale": _upscale, "uncertainty": _uncertainty, "convert": _convert, "info": _info}
+    commands = {
+        **{"upscale": _upscale, "uncertainty": _uncertainty, "convert": _convert},
+        **{"evaluate": evaluate, "info": _info},
+    }
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..choices import WRITE_FORMATS
+from ..choices import READ_SUFFIXES, WRITE_FORMATS
 from ..images.whole_files import remove_leftovers
-
-READ_SUFFIXES = (*WRITE_FORMATS, ".bmp", ".gif")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from upsr_core.evaluation.metrics import colour_shift, fine_detail, fine_detail_ratio, luma, psnr, ssim
+from upsr_core.evaluation.metrics import colour_shift, fine_detail, fine_detail_ratio, grid_excess, luma, psnr, ssim
 
 
 def _photo_like(seed: int, batch: int = 2, size: tuple[int, int] = (61, 80)) -> torch.Tensor:
@@ -123,3 +123,14 @@ def test_refuses_a_border_that_leaves_too_little() -> None:
         ssim(image, image, border=4)
     with pytest.raises(ValueError, match="border -1"):
         psnr(image, image, border=-1)
+
+
+def test_grid_excess_sees_a_grid_in_either_direction() -> None:
+    smooth = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    assert grid_excess(smooth, 4).max() < 0.02
+    for dim in (2, 3):
+        lines = smooth.clone()
+        lines.narrow(dim, 0, 256).index_fill_(dim, torch.arange(3, 256, 4), 1.0)
+        excess = grid_excess(lines, 4)
+        assert excess.shape == (2,)
+        assert excess.min() > 0.1
