@@ -86,8 +86,8 @@ def launch_two(options: Sequence[str], script: Path, *arguments: str | Path) -> 
     command += [*(options or ["--multi_gpu"]), str(script), *map(str, arguments)]
     # With --cpu accelerate starts one process, whatever it is told.
     variables = {**environment(), "ACCELERATE_USE_CPU": "true"}
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, env=variables, text=True, start_new_session=True, **output)
+    out, err = subprocess.PIPE, subprocess.STDOUT
+    return subprocess.Popen(command, env=variables, text=True, start_new_session=True, stdout=out, stderr=err)
 
 
 def together(*runs: list[str], script: Path = SEVERAL_RUNS, options: Sequence[str] = ()) -> str:
