@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -68,10 +69,18 @@ def write_images(folder: Path, count: int, side: int) -> Path:
 
 
 def start(command: Sequence[str | Path]) -> subprocess.Popen[str]:
-    """In a session of its own, so that a signal meets it and its children alone."""
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    path = {**os.environ, "PYTHONPATH": str(FOLDER_OF_UPSR)}
-    return subprocess.Popen(list(map(str, command)), text=True, start_new_session=True, env=path, **pipes)  # type: ignore[call-overload, no-any-return]
+    """In a session of its own, so that a signal meets it alone; it hears SIGINT even where we do not."""
+    options: dict[str, Any] = {
+        "env": {**os.environ, "PYTHONPATH": str(FOLDER_OF_UPSR)},
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.PIPE,
+        "preexec_fn": hear_interrupts,
+    }
+    return subprocess.Popen(list(map(str, command)), text=True, start_new_session=True, **options)
+
+
+def hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -217,9 +226,9 @@ def start_training(processes: int, arguments: list[str]) -> subprocess.Popen[str
     """One process, or two under a launcher; what they log comes out of ``stdout``."""
     if processes == 2:
         return launch_two(["--main_process_port", "0", "--multi_gpu"], TRAIN, *arguments)
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     command = [sys.executable, str(TRAIN), *arguments]
-    return subprocess.Popen(command, env=environment(), text=True, start_new_session=True, **output)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(command, env=environment(), text=True, start_new_session=True, **output)
 
 
 def is_worker(process: psutil.Process) -> bool:

@@ -20,6 +20,7 @@ from benchmarks.reliability import (
     UPSR,
     Outcome,
     files_in,
+    hear_interrupts,
     is_worker,
     kill_folder_run,
     start,
@@ -123,3 +124,21 @@ def test_a_training_process_that_dies_ends_the_other_with_a_line(victim: int, tm
     lines = [line for line in said.splitlines() if line.startswith("train.py: ")]
     assert len(lines) == 1
     assert lines[0].startswith("train.py: error: another process has ended, and so this one does; see what it has said")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_libraries_are_imported_is_one_line(
+    number: signal.Signals, images: Path, tmp_path: Path
+) -> None:
+    """An import that interrupts, as extension modules turn the exception into another."""
+    module = tmp_path / "cv2.py"
+    module.write_text(
+        f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\n    while True:\n        pass\n"
+        "except KeyboardInterrupt as error:\n    raise ImportError('initialization failed') from error\n"
+    )
+    command = upscale_command(images, tmp_path / "out")
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    run = subprocess.run(
+        command, capture_output=True, text=True, env=path, check=False, preexec_fn=hear_interrupts, timeout=60
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "upsr: interrupted\n")

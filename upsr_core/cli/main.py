@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from ..messages import one_line
@@ -17,24 +20,32 @@ from .paths import Job, plan_jobs, prepare_folders
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, which a system that shuts down sends, ends the run as Ctrl-C does."""
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM, which a system that shuts down sends, ends the run as Ctrl-C does; and both do so during imports."""
 
-    def interrupt(*_: object) -> None:
+    def end(_: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                # An exception would come out as another one, of a module that cannot be imported.
+                complain("interrupted")
+                os._exit(130)
+            frame = frame.f_back
         raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # in another thread than the main one, which gets no signals
-        yield
-        return
+    usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    mine = [number for number, handler in usual.items() if signal.getsignal(number) == handler]
+    if threading.current_thread() is not threading.main_thread():
+        mine = []
+    for number in mine:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in mine:
+            signal.signal(number, usual[number])
 
 
-@_terminated_as_interrupted()
+@_ended_by_signals()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
