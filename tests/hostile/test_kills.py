@@ -131,7 +131,7 @@ def test_an_interrupt_while_libraries_are_imported_is_one_line(
     number: signal.Signals, images: Path, tmp_path: Path
 ) -> None:
     """An import that interrupts, as extension modules turn the exception into another."""
-    module = tmp_path / "cv2.py"
+    module = tmp_path / "diffusers.py"
     module.write_text(
         f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\n    while True:\n        pass\n"
         "except KeyboardInterrupt as error:\n    raise ImportError('initialization failed') from error\n"
