@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class UPSRWarning(UserWarning):
+    """What the user should know of; the command line shows these, and libraries' warnings only when asked to."""
+
+
 def printable(text: str) -> str:
     """The text with control characters, such as newlines and the terminal's escape codes, shown and not obeyed."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

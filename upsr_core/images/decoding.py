@@ -15,10 +15,12 @@ import numpy as np
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ..messages import one_line
-from .exif import ORIENTATION, set_tags, upright_block
+from ..messages import UPSRWarning, one_line
+from .exif import ORIENTATION, X_RESOLUTION, set_tags, upright_block
+from .xmp import upright_packet
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+LARGEST_DPI = 65535  # JPEG holds no more; a file that says more, or 0, has no resolution
 # Exceptions of Pillow on damaged files; they differ by format and by the place of the damage.
 DECODING_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError),
@@ -39,6 +41,8 @@ class StoredImage:
         orientation: EXIF orientation that ``array`` still has to be turned by, 1..8.
         exif: EXIF block, beginning ``Exif``, that says orientation 1; or None.
         icc_profile: colour profile of ``array``, or None.
+        xmp: XMP packet that says orientation 1, or None.
+        dpi: dots per inch of ``array``, horizontally and vertically, or None.
         format: one of READ_FORMATS.
     """
 
@@ -46,6 +50,8 @@ class StoredImage:
     orientation: int
     exif: bytes | None
     icc_profile: bytes | None
+    xmp: bytes | None
+    dpi: tuple[float, float] | None
     format: str
 
 
@@ -61,7 +67,7 @@ def decode(path: Path, data: bytes) -> StoredImage:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         stored = _decode(path, data)
     for text in dict.fromkeys(str(warning.message).strip() for warning in caught):
-        warnings.warn(f"{path}: {text}", stacklevel=2)
+        warnings.warn(f"{path}: {text}", UPSRWarning, stacklevel=2)
     return stored
 
 
@@ -80,20 +86,31 @@ def _decode(path: Path, data: bytes) -> StoredImage:
     except DECODING_ERRORS as error:
         raise _damaged(path, error) from error
     array = _pixels_16(path, image, data) if _has_16_bits(path, image, data) else _pixels_8(path, image, data)
-    exif = None
+    exif, dpi = None, None
     try:
         orientation = orientation or image.getexif().get(ORIENTATION, 1)
-        exif = upright_block(image)
+        exif, dpi = upright_block(image), _dpi(image)
     except DECODING_ERRORS as error:
         warnings.warn(f"its EXIF data were left out, they are damaged ({one_line(error)})", stacklevel=2)
+    xmp = image.info.get("xmp")
     return StoredImage(
         array=array,
         orientation=orientation if orientation in range(1, 9) else 1,
         exif=exif,
         # A CMYK profile means nothing to the sRGB that these pixels were converted to.
         icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
+        xmp=upright_packet(xmp) if isinstance(xmp, bytes) else None,
+        dpi=dpi,
         format="JPEG" if image.format == "MPO" else str(image.format),
     )
+
+
+def _dpi(image: Image.Image) -> tuple[float, float] | None:
+    told = image.format not in ("JPEG", "MPO", "TIFF") or image.info.get("jfif_unit") in (1, 2)
+    if not told and X_RESOLUTION not in image.getexif():
+        return None  # where Pillow says 72 or 1
+    dpi = tuple(map(float, image.info.get("dpi", ())))
+    return (dpi[0], dpi[1]) if len(dpi) == 2 and all(1 <= side <= LARGEST_DPI for side in dpi) else None
 
 
 def _damaged(path: Path, error: BaseException) -> ImageFileError:

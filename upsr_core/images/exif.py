@@ -9,11 +9,14 @@ from typing import Any
 from PIL import Image
 
 ORIENTATION, WIDTH, HEIGHT = 0x0112, 0xA002, 0xA003
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 _DETAILS, _POSITION = 0x8769, 0x8825
 _PREFIX = b"Exif\0\0"
 # A TIFF's first directory mixes these with the layout of its pixels, which must not go into another file:
 # description, make, model, resolution, software, date, artist, copyright.
-_DESCRIPTIVE = {270, 271, 272, 282, 283, 296, 305, 306, 315, 33432} | {ORIENTATION, _DETAILS, _POSITION}
+_DESCRIPTIVE = {270, 271, 272, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, 305, 306, 315, 33432} | {
+    *(ORIENTATION, _DETAILS, _POSITION)
+}
 
 
 def upright_block(image: Image.Image) -> bytes | None:

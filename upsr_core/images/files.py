@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from ..choices import WRITE_FORMATS
-from ..messages import one_line
+from ..messages import UPSRWarning, one_line
 from ..pixels import LUMA, quantise
 from .decoding import ImageFileError, decode
 from .encoding import encode
 from .exif import HEIGHT, WIDTH, set_tags
 from .whole_files import write_whole
+from .xmp import resized_packet
 
 LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # what libjpeg and libwebp take
 
@@ -47,6 +48,8 @@ class DecodedImage:
         grayscale: whether the file is gray, and is to be written so.
         exif: EXIF block that says orientation 1, beginning ``Exif``; or None.
         icc_profile: ICC colour profile of ``rgb``, or None.
+        xmp: XMP packet that says orientation 1, or None.
+        dpi: horizontal and vertical dots per inch, or None.
         format: ``"PNG"``, ``"JPEG"``, ``"WEBP"``, ``"TIFF"``, ``"BMP"`` or ``"GIF"``.
     """
 
@@ -56,6 +59,8 @@ class DecodedImage:
     grayscale: bool = False
     exif: bytes | None = None
     icc_profile: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
     format: str = "PNG"
 
 
@@ -69,7 +74,14 @@ def read_image(path: str | Path) -> DecodedImage:
         ImageFileError: the file is missing, damaged, no image, or larger than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     path = Path(path)
-    stored = decode(path, _read_bytes(path))
+    return decode_image(_read_bytes(path), path)
+
+
+def decode_image(data: bytes, name: str | Path) -> DecodedImage:
+    """The image whose file holds ``data``; ``name`` stands for it in messages. See `read_image`."""
+    if not data:
+        raise ImageFileError(f"{name}: is empty (0 bytes); get the file again")
+    stored = decode(Path(name), data)
     array = _UPRIGHT[stored.orientation](stored.array)
     levels = torch.from_numpy(array.astype(np.float32)).permute(2, 0, 1)[None]
     pixels = levels / float(np.iinfo(array.dtype).max)
@@ -82,6 +94,8 @@ def read_image(path: str | Path) -> DecodedImage:
         grayscale=gray,
         exif=stored.exif,
         icc_profile=stored.icc_profile,
+        xmp=stored.xmp,
+        dpi=stored.dpi[::-1] if stored.dpi and stored.orientation >= 5 else stored.dpi,
         format=stored.format,
     )
 
@@ -112,14 +126,23 @@ def check_output(path: str | Path, height: int, width: int, has_alpha: bool) -> 
         raise ImageFileError(f"{path}: there is no folder {path.parent}; create it first")
     if is_folder:
         raise ImageFileError(f"{path}: is a folder; name a file")
+    check_format(file_format, path, height, width, has_alpha)
+    return file_format
+
+
+def check_format(file_format: str, name: str | Path, height: int, width: int, has_alpha: bool) -> None:
+    """Check that a format can hold such an image, see `check_output`; ``name`` stands for the file in messages.
+
+    Raises:
+        ImageFileError: the format cannot hold transparency or this size.
+    """
     if has_alpha and file_format == "JPEG":
-        raise ImageFileError(f"{path}: JPEG has no transparency; write PNG, WebP or TIFF, or give a background colour")
+        raise ImageFileError(f"{name}: JPEG has no transparency; write PNG, WebP or TIFF, or give a background colour")
     largest = LARGEST_SIDE.get(file_format)
     if largest is not None and max(height, width) > largest:
         raise ImageFileError(
-            f"{path}: {width}x{height} is too large for {file_format}, at most {largest}; write PNG or TIFF"
+            f"{name}: {width}x{height} is too large for {file_format}, at most {largest}; write PNG or TIFF"
         )
-    return file_format
 
 
 def write_image(
@@ -132,51 +155,76 @@ def write_image(
 ) -> None:
     """Write PNG, JPEG, WebP or TIFF, by the suffix of ``path``; what was there is replaced at the very end.
 
-    Values are rounded half up and clipped. Gray images are written gray, by their luma, where the format can.
-    EXIF and ICC profile are kept.
-
     Args:
         path: file to write, in an existing folder.
-        image: its ``format`` is not read.
-        quality: 1..100 of JPEG and WebP.
-        bit_depth: 8 or 16, by default the image's own; JPEG and WebP hold 8, with a warning where 16 are due.
-        background: RGB in [0,1] to put behind transparent pixels; the file then has no transparency.
+        image, quality, bit_depth, background: see `encode_image`.
 
     Raises:
         ImageFileError: see `check_output`; or the place is full or forbidden. Nothing is left behind.
         ValueError: another argument is out of its range or shape.
     """
     path = Path(path)
-    _check_image(image)
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality must be in 1..100, not {quality}")
-    if bit_depth not in (None, 8, 16):
-        raise ValueError(f"bit_depth must be 8 or 16, not {bit_depth}")
+    _check_arguments(image, quality, bit_depth)
+    height, width = image.rgb.shape[2:]
+    file_format = check_output(path, height, width, has_alpha=image.alpha is not None and background is None)
+    data = encode_image(image, file_format, path, quality=quality, bit_depth=bit_depth, background=background)
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+
+
+def encode_image(
+    image: DecodedImage,
+    file_format: str,
+    name: str | Path,
+    *,
+    quality: int = 95,
+    bit_depth: int | None = None,
+    background: tuple[float, float, float] | None = None,
+) -> bytes:
+    """The bytes of an image file.
+
+    Values are rounded half up and clipped. Gray images are written gray, by their luma, where the format can. EXIF,
+    XMP, ICC profile and, but for WebP, the dots per inch are kept.
+
+    Args:
+        image: its ``format`` is not read.
+        file_format: ``"PNG"``, ``"JPEG"``, ``"WEBP"`` or ``"TIFF"``.
+        name: of the file, for messages.
+        quality: 1..100 of JPEG and WebP.
+        bit_depth: 8 or 16, by default the image's own; JPEG and WebP hold 8, with a warning where 16 are due.
+        background: RGB in [0,1] to put behind transparent pixels; the file then has no transparency.
+
+    Raises:
+        ImageFileError: the format cannot hold the image.
+        ValueError: another argument is out of its range or shape.
+    """
+    _check_arguments(image, quality, bit_depth)
     flatten = image.alpha is not None and background is not None
     height, width = image.rgb.shape[2:]
-    file_format = check_output(path, height, width, has_alpha=image.alpha is not None and not flatten)
+    check_format(file_format, name, height, width, has_alpha=image.alpha is not None and not flatten)
     depth = bit_depth or image.bit_depth
     if depth == 16 and file_format in ("JPEG", "WEBP"):
-        warnings.warn(f"{path}: {file_format} holds 8 of the 16 bits a channel; PNG and TIFF hold all", stacklevel=2)
+        loss = f"{name}: {file_format} holds 8 of the 16 bits a channel; PNG and TIFF hold all"
+        warnings.warn(loss, UPSRWarning, stacklevel=2)
         depth = 8
     gray = image.grayscale and file_format != "WEBP" and not (flatten and len(set(background or ())) > 1)
     array = _levels(image, background if flatten else None, gray, depth)
     icc_profile = image.icc_profile
     if icc_profile is not None and icc_profile[16:20] == b"GRAY" and not gray:
-        warnings.warn(f"{path}: its profile for gray does not fit RGB pixels and was left out", stacklevel=2)
+        loss = f"{name}: its profile for gray does not fit RGB pixels and was left out"
+        warnings.warn(loss, UPSRWarning, stacklevel=2)
         icc_profile = None
     try:
-        # EXIF may hold the size of the image before the enlargement.
+        # EXIF and XMP may hold the size of the image before the enlargement.
         exif = image.exif and set_tags(image.exif, {WIDTH: width, HEIGHT: height})
-        data = encode(array, file_format, quality, exif, icc_profile)
+        xmp = image.xmp and resized_packet(image.xmp, height, width)
+        return encode(array, file_format, quality, exif, icc_profile, xmp, image.dpi)
     except (OSError, ValueError, OverflowError, struct.error, cv2.error) as error:
         raise ImageFileError(
-            f"{path}: {file_format} cannot hold this image ({one_line(error)}); write another format"
+            f"{name}: {file_format} cannot hold this image ({one_line(error)}); write another format"
         ) from error
-    try:
-        write_whole(path, data)
-    except OSError as error:
-        raise _not_writable(path, error) from error
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -185,17 +233,18 @@ def _read_bytes(path: Path) -> bytes:
             raise ImageFileError(f"{path}: is a folder; name an image file in it")
         if path.exists() and not path.is_file():
             raise ImageFileError(f"{path}: is not a regular file; name an image file")
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise ImageFileError(f"{path}: no such file; check the name") from error
     except OSError as error:
         raise ImageFileError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    if not data:
-        raise ImageFileError(f"{path}: is empty (0 bytes); get the file again")
-    return data
 
 
-def _check_image(image: DecodedImage) -> None:
+def _check_arguments(image: DecodedImage, quality: int, bit_depth: int | None) -> None:
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must be in 1..100, not {quality}")
+    if bit_depth not in (None, 8, 16):
+        raise ValueError(f"bit_depth must be 8 or 16, not {bit_depth}")
     rgb, alpha = image.rgb, image.alpha
     if rgb.ndim != 4 or rgb.shape[:2] != (1, 3) or 0 in rgb.shape:
         raise ValueError(f"image.rgb must be (1,3,h,w), not {tuple(rgb.shape)}")
