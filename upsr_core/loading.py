@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -74,6 +76,19 @@ def load_pipeline(
             ) from error
         raise ValueError(f"{source}: cannot be loaded as a UPSR model: {one_line(error)}") from error
     return pipe.to(device) if device is not None else pipe
+
+
+def model_sha256(pipe: UPSRPipeline) -> str:
+    """What tells models apart: of the configurations and the weights as they are loaded, in their type, as hex."""
+    digest = hashlib.sha256()
+    for name, component in sorted(pipe.components.items()):
+        config = {key: value for key, value in component.config.items() if not key.startswith("_")}
+        digest.update(f"{name} {json.dumps(config, sort_keys=True, default=str)}".encode())
+        if isinstance(component, torch.nn.Module):
+            for key, tensor in sorted(component.state_dict().items()):
+                digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype:

@@ -1,57 +1,54 @@
-"""What the commands of ``upsr`` do: upscale, uncertainty, convert, info."""
+"""What the commands of ``upsr`` do that make files: upscale, uncertainty, convert."""
 
 from __future__ import annotations
 
 import argparse
-import platform
-import time
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import diffusers
 import torch
+from huggingface_hub.utils import disable_progress_bars
 from PIL import Image
 
-from ..images.files import DecodedImage, check_output, read_image, write_image
-from ..loading import load_pipeline
-from ..memory import is_out_of_memory
-from ..messages import one_line, printable
+from ..images.files import DecodedImage
+from ..loading import load_pipeline, model_sha256
 from ..pipeline_upsr import UPSRPipeline
 from ..published.conversion import convert_published, export_published
 from ..resampling import output_size
 from ..uncertainty import heat_map
 from ..upscaling import check_scale, opaque
 from ..upscaling import upscale as upscale_image
-from .arguments import installed_version
-from .main import OUT_OF_MEMORY
-from .output import complain, say
+from .output import complain, on_terminal, say
 from .paths import Job
+from .running import check_job, read_job, run_jobs, write_job
 
 
 def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
     """``upsr upscale``; its exit status."""
     _set_limits(args)
-    pipe = _load(args)
+    pipe = load(args)
     if args.tile and args.tile % pipe.tile_multiple:
         raise ValueError(f"--tile {args.tile} must be a multiple of {pipe.tile_multiple} for this model")
     scale = check_scale(pipe, args.scale, "--scale")
     pipe.scheduler.set_timesteps(args.steps)
-    if scale < pipe.scale:
-        say(f"the model enlarges {pipe.scale}x; results are resized to {scale:g}x (Lanczos)")
+    if scale < pipe.scale and not args.quiet:
+        complain(f"the model enlarges {pipe.scale}x; results are resized to {scale:g}x (Lanczos)")
 
-    def process(job: Job) -> str:
-        image = read_image(job.source)
+    def process(job: Job, callback_on_tile_end: Callable[[int, int], None]) -> str:
+        image = read_job(job)
         lr_height, lr_width = image.rgb.shape[-2:]
         factor = scale
         if args.width:
             factor = args.width / lr_width
             if factor > pipe.scale:
                 raise ValueError(
-                    f"{job.source}: --width {args.width} is more than {pipe.scale} times its {lr_width} pixels"
+                    f"{job.source_name}: --width {args.width} is more than {pipe.scale} times its {lr_width} pixels"
                 )
         height, width = output_size(lr_height, lr_width, factor)
-        check_output(job.target, height, width, image.alpha is not None and args.background is None)
+        check_job(job, image, height, width, image.alpha is not None and args.background is None)
         rgb, alpha = upscale_image(
             pipe,
             image.rgb,
@@ -64,29 +61,30 @@ def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
             tile_size=args.tile,
             tile_overlap=args.tile_overlap,
             color_fix=args.color_fix,
+            callback_on_tile_end=callback_on_tile_end,
         )
         result = replace(image, rgb=rgb, alpha=alpha)
-        write_image(job.target, result, quality=args.quality, background=args.background)
+        write_job(job, result, args.quality, args.background)
         return f"{width}x{height}"
 
-    return _run_jobs(jobs, process, pipe, args.skip_existing)
+    return run_jobs(args, jobs, pipe, process)
 
 
 def show_uncertainty(args: argparse.Namespace, jobs: list[Job]) -> int:
     """``upsr uncertainty``; its exit status."""
     _set_limits(args)
-    pipe = _load(args)
+    pipe = load(args)
     psi_max = args.psi_max or pipe.scheduler.config.psi_max
 
-    def process(job: Job) -> str:
-        image = read_image(job.source)
+    def process(job: Job, callback_on_tile_end: Callable[[int, int], None]) -> str:
+        image = read_job(job)
         height, width = (pipe.scale * side for side in image.rgb.shape[-2:])
-        check_output(job.target, height, width, has_alpha=False)
-        psi, _ = pipe.estimate_uncertainty(opaque(image.rgb, image.alpha))
-        write_image(job.target, DecodedImage(rgb=heat_map(psi, psi_max).cpu()), quality=args.quality)
+        check_job(job, image, height, width, has_alpha=False)
+        psi, _ = pipe.estimate_uncertainty(opaque(image.rgb, image.alpha), callback_on_tile_end)
+        write_job(job, DecodedImage(rgb=heat_map(psi, psi_max).cpu(), format=image.format), args.quality)
         return f"{width}x{height}, mean uncertainty {psi.mean():.4f}, last colour {psi_max:g}"
 
-    return _run_jobs(jobs, process, pipe, args.skip_existing)
+    return run_jobs(args, jobs, pipe, process)
 
 
 def _set_limits(args: argparse.Namespace) -> None:
@@ -96,66 +94,44 @@ def _set_limits(args: argparse.Namespace) -> None:
         Image.MAX_IMAGE_PIXELS = args.max_pixels
 
 
-def _load(args: argparse.Namespace) -> UPSRPipeline:
-    diffusers.utils.logging.disable_progress_bar()
-    device = _device(args.device)
-    return load_pipeline(args.model, dtype=getattr(torch, args.dtype), device=device, variant=args.variant)
+def load(args: argparse.Namespace) -> UPSRPipeline:
+    """The model that ``--model``, ``--variant``, ``--device`` and ``--dtype`` ask for.
+
+    Raises:
+        ValueError: there is none, or it is not that of the report to repeat.
+    """
+    if not args.verbose:
+        diffusers.utils.logging.disable_progress_bar()
+        diffusers.utils.logging.set_verbosity_error()
+        if not on_terminal(sys.stderr):
+            disable_progress_bars()  # of downloads
+    device = find_device(args.device)
+    pipe = load_pipeline(args.model, dtype=getattr(torch, args.dtype), device=device, variant=args.variant)
+    if args.model_sha256 is not None and model_sha256(pipe) != args.model_sha256:
+        name = args.model or "the bundled model"
+        raise ValueError(f"{name}: is another model than the report's, of SHA-256 {args.model_sha256[:12]}")
+    return pipe
 
 
-def _run_jobs(jobs: list[Job], process: Callable[[Job], str], pipe: UPSRPipeline, skip_existing: bool) -> int:
-    """Process every job and say what became of it; with several, go on after a failure."""
-    todo = [job for job in jobs if not (skip_existing and job.target.exists())]
-    if len(todo) < len(jobs):
-        say(f"skipped, as their results exist: {len(jobs) - len(todo)} of {len(jobs)}")
-    failures: list[str] = []
-    unsaid: OSError | None = None
-    for number, job in enumerate(todo, start=1):
-        counter = f"[{number}/{len(todo)}] " if len(todo) > 1 else ""
-        pipe.set_progress_bar_config(desc=f"{counter}{printable(job.source.name)}", leave=False, disable=None)
-        start = time.perf_counter()
-        try:
-            facts = process(job)
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            if len(jobs) == 1:
-                raise
-            reason = _reason(error)
-            failures.append(reason if str(job.source) in reason else f"{job.source}: {reason}")
-            complain(f"{counter}failed: {failures[-1]}")
-            continue
-        seconds = time.perf_counter() - start
-        try:
-            if unsaid is None:
-                say(f"{counter}{job.source} -> {job.target} ({facts}, {seconds:.1f} s)")
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            # The images are what was asked for: they are made all the same.
-            unsaid = error
-    if unsaid is not None:
-        complain(f"error: {unsaid.strerror}; the images are made")
-    if failures:
-        complain(f"error: {len(failures)} of {len(todo)} images failed", *failures)
-    return 1 if failures or unsaid else 0
-
-
-def _accelerator() -> torch.device | None:
+def accelerator() -> torch.device | None:
+    """The kind of accelerator that is here."""
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
 
 
-def _device(name: str) -> torch.device:
-    accelerator = _accelerator()
+def find_device(name: str) -> torch.device:
+    found = accelerator()
     if name == "auto":
-        return accelerator or torch.device("cpu")
+        return found or torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"--device {name}: no such kind of device; try cpu, cuda, cuda:1 or mps") from error
     # PyTorch takes any number of a processor, and means the one there is.
     count = int(device.type == "cpu")
-    if accelerator and accelerator.type == device.type:
+    if found and found.type == device.type:
         count = torch.accelerator.device_count()
     if (device.index or 0) >= count:
-        raise ValueError(f"--device {name}: not available here; `upsr info` lists what is")
+        raise ValueError(f"--device {name}: not available here; `upsr doctor` lists what is")
     return device
 
 
@@ -178,34 +154,3 @@ def convert(args: argparse.Namespace) -> int:
     convert_published(denoiser, sr_net, out, config=args.config)
     say(f"written: {out}")
     return 0
-
-
-def info(args: argparse.Namespace) -> int:
-    """``upsr info``; its exit status."""
-    diffusers.utils.logging.disable_progress_bar()
-    accelerator = _accelerator()
-    count = torch.accelerator.device_count() if accelerator else 0
-    pipe = load_pipeline(args.model, variant=args.variant)
-    scheduler = pipe.scheduler.config
-    facts = {
-        "upsr": installed_version(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "devices": ", ".join(["cpu", *(f"{accelerator.type}:{i}" for i in range(count) if accelerator)]),
-        "model": args.model or "bundled",
-        "scale": f"{pipe.scale}x",
-        "denoiser": f"{pipe.unet.num_parameters():,} parameters",
-        "sr_net": f"{pipe.sr_net.num_parameters():,} parameters",
-        "steps": scheduler.num_train_timesteps,
-        "kappa": scheduler.kappa,
-        "weight_min": scheduler.weight_min,
-        "psi_max": scheduler.psi_max,
-    }
-    for name, value in facts.items():
-        say(f"{name:<12}{value}")
-    return 0
-
-
-def _reason(error: BaseException) -> str:
-    return OUT_OF_MEMORY if is_out_of_memory(error) else one_line(error)

@@ -77,7 +77,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from ..evaluation import report
     from ..evaluation.pictures import write_page, write_sheet
     from ..evaluation.run import Plan, check_methods, run, usable_metrics
-    from .commands import _device
+    from .commands import find_device
 
     diffusers.utils.logging.disable_progress_bar()
     if args.threads:
@@ -97,7 +97,7 @@ def evaluate(args: argparse.Namespace) -> int:
         seeds=list(dict.fromkeys(args.seeds)),
         scale=args.scale,
         crop=crop,
-        device=_device(args.device),
+        device=find_device(args.device),
     )
     check_methods(plan)
     results = run(plan)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ..messages import one_line
 from .arguments import parse_arguments
 from .evaluate import evaluate
-from .output import complain
-from .paths import Job, plan_jobs, prepare_folders
+from .naming import Naming
+from .output import complain, on_terminal, our_messages
+from .paths import Job, check_collisions, plan_jobs, prepare_folders
+from .report import ReportWriter, read_report
 
 
 @contextmanager
@@ -56,31 +59,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 some images failed, memory ran out or the output could not be written, 2 wrong usage or
         input, 130 interrupted.
     """
-    commands = {
-        **{"upscale": _upscale, "uncertainty": _uncertainty, "convert": _convert},
-        **{"evaluate": evaluate, "info": _info},
-    }
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        try:
-            args = parse_arguments(None if argv is None else list(argv))
-            return commands[args.command](args)
-        except BrokenPipeError:
-            # Whoever read the output has seen enough, as `head` does.
-            return 1
-        except (ValueError, OSError) as error:
-            complain(f"error: {one_line(error)}")
-            return 2
-        except (RuntimeError, MemoryError) as error:
-            from ..memory import is_out_of_memory
+    try:
+        args = parse_arguments(None if argv is None else list(argv))
+        with our_messages(args.verbose):
+            return _COMMANDS[args.command](args)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as `head` does.
+        return 1
+    except (ValueError, OSError) as error:
+        complain(f"error: {one_line(error)}")
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        from ..memory import is_out_of_memory
 
-            if not is_out_of_memory(error):
-                raise
-            complain(f"error: {OUT_OF_MEMORY}")
-            return 1
-        except KeyboardInterrupt:
-            complain("interrupted")
-            return 130
+        if not is_out_of_memory(error):
+            raise
+        complain(f"error: {OUT_OF_MEMORY}")
+        return 1
+    except KeyboardInterrupt as interrupt:
+        complain(": ".join(["interrupted", *map(str, interrupt.args)]))
+        return 130
 
 
 OUT_OF_MEMORY = "out of memory; choose a smaller --tile, --dtype float16, or another --device"
@@ -89,17 +87,35 @@ OUT_OF_MEMORY = "out of memory; choose a smaller --tile, --dtype float16, or ano
 def _upscale(args: argparse.Namespace) -> int:
     if args.tile and args.tile_overlap >= args.tile:
         raise ValueError(f"--tile-overlap {args.tile_overlap} must be smaller than --tile {args.tile}")
-    jobs = _plan(args, "_upscaled")
+    jobs = _plan(args, "{stem}_upscaled")
     from .commands import upscale
 
     return upscale(args, jobs)
 
 
 def _uncertainty(args: argparse.Namespace) -> int:
-    jobs = _plan(args, "_uncertainty")
+    jobs = _plan(args, "{stem}_uncertainty")
     from .commands import show_uncertainty
 
     return show_uncertainty(args, jobs)
+
+
+def _repeat(args: argparse.Namespace) -> int:
+    """With several groups, each is a run of its own."""
+    runs = []
+    for group in read_report(Path(args.report_file), Path(args.out) if args.out else None):
+        again = parse_arguments([*group.arguments, "--", "-"])
+        if again.command not in ("upscale", "uncertainty"):
+            raise ValueError(f"{args.report_file}: {again.command} makes no images")
+        again.model_sha256 = group.model_sha256
+        for name in ("skip_existing", "report", "quiet", "verbose"):
+            setattr(again, name, getattr(args, name))
+        check_collisions(group.jobs)
+        _prepare(again, group.jobs)
+        runs.append((again, group.jobs))
+    from .commands import show_uncertainty, upscale
+
+    return max((upscale if again.command == "upscale" else show_uncertainty)(again, jobs) for again, jobs in runs)
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -109,17 +125,40 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from .commands import info
+    from .facts import info
 
     return info(args)
 
 
-def _plan(args: argparse.Namespace, name_end: str) -> list[Job]:
-    suffix = f".{args.format}" if args.format else None
-    jobs = plan_jobs(args.inputs, args.out, suffix=suffix, name_end=name_end, recursive=args.recursive)
-    prepare_folders(jobs)
+def _doctor(args: argparse.Namespace) -> int:
+    from .facts import doctor
+
+    return doctor(args)
+
+
+_COMMANDS = {
+    **{"upscale": _upscale, "uncertainty": _uncertainty, "repeat": _repeat},
+    **{"convert": _convert, "evaluate": evaluate, "info": _info, "doctor": _doctor},
+}
+
+
+def _plan(args: argparse.Namespace, beside: str) -> list[Job]:
+    jobs = plan_jobs(
+        args.inputs,
+        args.out,
+        suffix=f".{args.format}" if args.format else None,
+        beside=Naming(beside),
+        named=Naming(args.name, getattr(args, "seed", 0)) if args.name is not None else None,
+        recursive=args.recursive,
+    )
+    _prepare(args, jobs)
     return jobs
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    complain(f"warning: {message}")
+def _prepare(args: argparse.Namespace, jobs: list[Job]) -> None:
+    """What can go wrong before the work goes wrong now."""
+    if any(job.target is None for job in jobs) and on_terminal(sys.stdout):
+        raise ValueError("-o -: the standard output is a terminal; send it to a file or a program")
+    prepare_folders(jobs)
+    if args.report:
+        ReportWriter(Path(args.report))

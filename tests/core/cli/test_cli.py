@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from upsr_core import UPSRPipeline, load_pipeline
 from upsr_core.cli.main import main
 from upsr_core.images.files import DecodedImage, read_image, write_image
+from upsr_core.loading import model_sha256
 from upsr_core.pixels import quantise
 from upsr_core.uncertainty import heat_map
 
@@ -112,7 +114,7 @@ def test_smaller_scale_gives_the_exact_size(
     assert main(["upscale", str(photo), "-o", str(full), "--steps", "1", *model]) == 0
     assert main(["upscale", str(photo), "-o", str(out), "--steps", "1", "--scale", scale, *model]) == 0
     assert size_of(out) == size
-    assert ("Lanczos" in capsys.readouterr().out) == (scale != "4")
+    assert ("Lanczos" in capsys.readouterr().err) == (scale != "4")
     with Image.open(full) as image:
         expected = np.asarray(image.resize(size, Image.Resampling.LANCZOS), np.int16)
     # Pillow resizes 8-bit images in two passes and rounds and clips after each.
@@ -251,9 +253,13 @@ def test_convert_and_back(golden_files: dict[str, Path], tmp_path: Path) -> None
 def test_info_describes_the_model(pipe: UPSRPipeline, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(tiny_folder)]) == 0
     printed = capsys.readouterr().out
-    assert f"{pipe.unet.num_parameters():,} parameters" in printed
-    assert torch.__version__ in printed
-    assert "cpu" in printed
+    assert f"{pipe.unet.num_parameters():,}" in printed
+    assert main(["info", str(tiny_folder), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["model"] == str(tiny_folder)
+    assert facts["sha256"] == model_sha256(pipe)
+    assert facts["denoiser_parameters"] == pipe.unet.num_parameters()
+    assert (facts["scale"], facts["steps"]) == (4, 5)
 
 
 # Errors: one line that says what to do, status 2, nothing written
@@ -342,10 +348,14 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
-    for command in ("upscale", "uncertainty", "convert", "info"):
+    assert "exit status:" in printed
+    for command in ("upscale", "uncertainty", "repeat", "convert", "info", "doctor"):
         assert command in printed
         with pytest.raises(SystemExit):
             main([command, "--help"])
+        text = capsys.readouterr().out
+        assert f"examples:\n  upsr {command}" in text
+        assert "130 interrupted" in text
 
 
 def test_real_process_reports_one_line_and_status_2(tmp_path: Path) -> None:
