@@ -104,7 +104,10 @@ def _repeat(args: argparse.Namespace) -> int:
     """With several groups, each is a run of its own."""
     runs = []
     for group in read_report(Path(args.report_file), Path(args.out) if args.out else None):
-        again = parse_arguments([*group.arguments, "--", "-"])
+        try:
+            again = parse_arguments([*group.arguments, "--", "-"])
+        except ValueError as error:
+            raise ValueError(f"{args.report_file}: settings that this version does not know: {error}") from error
         if again.command not in ("upscale", "uncertainty"):
             raise ValueError(f"{args.report_file}: {again.command} makes no images")
         again.model_sha256 = group.model_sha256
