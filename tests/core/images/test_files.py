@@ -528,7 +528,7 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "folder.png").mkdir()
     for name, message in {
-        "text.png": r"text\.png: is damaged or of a kind we don't read; convert it to PNG, JPEG",
+        "text.png": r"text\.png: is damaged or of a kind that cannot be read; convert it to PNG, JPEG",
         "empty.png": r"empty\.png: is empty \(0 bytes\); get the file again",
         "folder.png": r"folder\.png: is a folder; name an image file in it",
         "none.png": r"none\.png: no such file; check the name",
