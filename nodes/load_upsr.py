@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from .hosted_model import DTYPES, UPSRModel, UPSRModelType, network_dtype
 from .library import PACK
-from .model_folders import FOLDER_NAME, LONELY_MARK, ModelFiles, list_models
+from .model_folders import FOLDER_NAME, FOREIGN_MARK, LONELY_MARK, ModelFiles, list_models
 
 
 class LoadUPSR(io.ComfyNode):
@@ -111,6 +111,10 @@ def _find(name: str) -> ModelFiles:
     if files is None:
         raise ValueError(
             f"model {name!r} is not in {folders} any more; choose another, or press R to read the list anew"
+        )
+    if name.endswith(FOREIGN_MARK):
+        raise ValueError(
+            f"{files.checkpoints[0]}: neither a denoiser nor an SR network of UPSR, or damaged; choose another model"
         )
     if name.endswith(LONELY_MARK):
         raise ValueError(

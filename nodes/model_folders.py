@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 
@@ -16,6 +17,7 @@ CHECKPOINT_SUFFIXES = (".pth", ".safetensors")
 INDEX = "model_index.json"
 BUNDLED_MARK = " (bundled)"
 LONELY_MARK = " (its other half is missing)"
+FOREIGN_MARK = " (not a checkpoint of UPSR)"
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,38 @@ def _models_under(root: Path) -> Iterator[tuple[str, ModelFiles]]:
         configs = [folder / name for name in names if name.lower().endswith(".json")]
         config = configs[0] if len(configs) == 1 else None
         prefix = "" if folder == root else f"{relative}/"
-        if len(checkpoints) == 1:
-            yield f"{prefix}{checkpoints[0].name}{LONELY_MARK}", ModelFiles(folder, tuple(checkpoints), config)
-        elif len(checkpoints) == 2 and prefix:
+        if len(checkpoints) == 2 and prefix:
             yield relative, ModelFiles(folder, tuple(checkpoints), config)
-        else:
-            for pair in combinations(checkpoints, 2):
-                yield f"{prefix}{pair[0].name} + {pair[1].name}", ModelFiles(folder, pair, config)
+            continue
+        for name, files in _pairs(checkpoints):
+            yield prefix + name, ModelFiles(folder, files, config)
+
+
+def _pairs(checkpoints: Sequence[Path]) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """Each denoiser with each SR network, and what is left over with the reason in its name."""
+    roles = {path: _role(path, *_state(path)) for path in checkpoints}
+    for first, second in combinations(checkpoints, 2):
+        if None not in (roles[first], roles[second]) and roles[first] != roles[second]:
+            yield f"{first.name} + {second.name}", (first, second)
+    for path, role in roles.items():
+        if role is None:
+            yield path.name + FOREIGN_MARK, (path,)
+        elif set(roles.values()) <= {role, None}:
+            yield path.name + LONELY_MARK, (path,)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change; zeros for a link to nothing."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
+
+
+@lru_cache(maxsize=256)
+def _role(path: Path, _size: int, _changed: int) -> str | None:
+    """Which network a file holds; ComfyUI asks for the list often, so looked up once a state of the file."""
+    from upsr_core.published.roles import role_in_head
+
+    return role_in_head(path)

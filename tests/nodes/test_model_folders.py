@@ -10,6 +10,8 @@ from types import ModuleType
 import pytest
 
 BUNDLED = "upsr-tiny-x4 (bundled)"
+FOREIGN, LONELY = " (not a checkpoint of UPSR)", " (its other half is missing)"
+DENOISER, SR_NETWORK = b"..input_blocks.0.0.weight..", b"..conv_first.weight.."
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +19,10 @@ def folders(node_module: Callable[[str], ModuleType]) -> ModuleType:
     return node_module("model_folders")
 
 
-def write(*paths: Path) -> None:
+def write(*paths: Path, content: bytes = b"x") -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
+        path.write_bytes(content)
 
 
 def test_the_bundled_model_is_always_there(folders: ModuleType, tmp_path: Path) -> None:
@@ -45,7 +47,8 @@ def test_a_model_put_right_into_the_folder(folders: ModuleType, tmp_path: Path) 
 
 
 def test_pairs_of_published_checkpoints(folders: ModuleType, tmp_path: Path) -> None:
-    write(tmp_path / "a.pth", tmp_path / "B.SAFETENSORS")
+    write(tmp_path / "a.pth", content=DENOISER)
+    write(tmp_path / "B.SAFETENSORS", content=SR_NETWORK)
     write(tmp_path / "real" / "one.pth", tmp_path / "real" / "two.pth", tmp_path / "real" / "config.json")
     models = folders.find_models([tmp_path])
     assert list(models) == [BUNDLED, "B.SAFETENSORS + a.pth", "real"]
@@ -54,14 +57,29 @@ def test_pairs_of_published_checkpoints(folders: ModuleType, tmp_path: Path) -> 
     assert models["B.SAFETENSORS + a.pth"].config is None
 
 
-def test_three_loose_files_give_every_pair(folders: ModuleType, tmp_path: Path) -> None:
-    write(*(tmp_path / f"{name}.pth" for name in "abc"))
-    assert list(folders.find_models([tmp_path]))[1:] == ["a.pth + b.pth", "a.pth + c.pth", "b.pth + c.pth"]
+def test_loose_files_are_paired_by_what_they_hold(folders: ModuleType, tmp_path: Path) -> None:
+    write(*(tmp_path / f"{name}.pth" for name in "bcdefgh"), content=DENOISER)
+    write(tmp_path / "a.pth", content=SR_NETWORK)
+    assert list(folders.find_models([tmp_path]))[1:] == [f"a.pth + {name}.pth" for name in "bcdefgh"]
+    write(tmp_path / "i.safetensors")
+    assert list(folders.find_models([tmp_path]))[-1] == f"i.safetensors{FOREIGN}"
 
 
 def test_half_a_model_is_listed_as_such(folders: ModuleType, tmp_path: Path) -> None:
-    write(tmp_path / "denoiser.pth")
-    assert list(folders.find_models([tmp_path]))[1:] == ["denoiser.pth (its other half is missing)"]
+    write(tmp_path / "a.pth", tmp_path / "b.pth", content=DENOISER)
+    assert list(folders.find_models([tmp_path]))[1:] == [f"a.pth{LONELY}", f"b.pth{LONELY}"]
+
+
+def test_a_file_that_changes_is_looked_at_again(folders: ModuleType, tmp_path: Path) -> None:
+    write(tmp_path / "a.pth")
+    assert list(folders.find_models([tmp_path]))[1:] == [f"a.pth{FOREIGN}"]
+    write(tmp_path / "a.pth", content=DENOISER)
+    assert list(folders.find_models([tmp_path]))[1:] == [f"a.pth{LONELY}"]
+
+
+def test_a_link_to_nothing_is_no_model(folders: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "a.pth").symlink_to(tmp_path / "gone.pth")
+    assert list(folders.find_models([tmp_path]))[1:] == [f"a.pth{FOREIGN}"]
 
 
 def test_the_first_folder_wins(folders: ModuleType, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from ..models.attention import WindowAttention
 from ..pipeline_upsr import UPSRPipeline
 from .config import build_published
 from .names import published_names
+from .roles import ROLE_KEYS
 
 StateDict = dict[str, torch.Tensor]
 
@@ -185,7 +186,7 @@ def convert_pair(first: str | Path, second: str | Path, config: str | Path | Non
 
 def _published_role(path: str | Path) -> str:
     keys = read_state_dict(path)
-    for role, key in (("denoiser", "input_blocks.0.0.weight"), ("SR network", "conv_first.weight")):
+    for role, key in ROLE_KEYS.items():
         if key in keys:
             return role
     raise ValueError(f"{path}: neither a denoiser nor an SR network of UPSR; its first key is {min(keys)!r}")
