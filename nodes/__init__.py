@@ -1,4 +1,4 @@
-"""ComfyUI nodes: `LoadUPSR`, `EstimateUncertainty`, `UPSRSample`; glue over upsr_core."""
+"""ComfyUI nodes: `LoadUPSR`, `EstimateUncertainty`, `UPSRSample`, `UPSRExamplePhoto`; glue over upsr_core."""
 
 from __future__ import annotations
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
+
 import comfy.model_management as mm
 import torch
 from comfy_api.latest import io
 
 from .hosted_model import UPSRModel, UPSRModelType
-from .images import check_image, frame_of, to_image, to_mask
+from .images import check_image, empty_image, empty_mask, frame_of, put_frame
 from .notices import show_at_node, shown
 from .progress import NodeProgress
+from .shared_sr import SharedSR, SharedSRType
 
 
 class EstimateUncertainty(io.ComfyNode):
@@ -66,6 +69,11 @@ class EstimateUncertainty(io.ComfyNode):
                     display_name="noise weight",
                     tooltip="weight_min to 1, at output size: edit it with mask nodes and give it to UPSR Sample.",
                 ),
+                SharedSRType.Output(
+                    "sr",
+                    display_name="sr",
+                    tooltip="For UPSR Sample's input of that name: what was computed here is not computed there again.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -77,21 +85,24 @@ class EstimateUncertainty(io.ComfyNode):
         from upsr_core.upscaling import opaque, upscale_alpha
 
         check_image(image)
-        pipe, device = upsr_model.pipe, mm.intermediate_device()
-        results: dict[str, list[torch.Tensor]] = {"psi": [], "heat": [], "sr": [], "weight": []}
-        with shown(show_at_node(cls.hidden.unique_id)):
-            upsr_model.to_device(*image.shape[1:3])
-            progress = NodeProgress(len(image))
-            for index in range(len(image)):
+        frames, height, width, channels = image.shape
+        size = upsr_model.pipe.scale * height, upsr_model.pipe.scale * width
+        device = mm.intermediate_device()
+        mask, weight = empty_mask(frames, *size, device), empty_mask(frames, *size, device)
+        heat, fast = empty_image(frames, 3, *size, device), empty_image(frames, max(3, channels), *size, device)
+        results = []
+        with shown(show_at_node(cls.hidden.unique_id)), upsr_model.running(height, width) as pipe:
+            progress = NodeProgress(frames)
+            for index in range(frames):
                 rgb, alpha = frame_of(image, index)
-                psi, sr = pipe.estimate_uncertainty(opaque(rgb, alpha), progress.listener(index))
-                results["psi"].append((psi / psi_max).clamp(max=1).mean(1, keepdim=True).to(device))
-                results["heat"].append(heat_map(psi, psi_max).to(device))
-                results["weight"].append(noise_weight(psi, psi_max, weight_min).mean(1, keepdim=True).to(device))
-                sr = sr.to(device)
-                results["sr"].append(
-                    sr if alpha is None else torch.cat([sr, upscale_alpha(alpha, pipe.scale).to(sr)], 1)
-                )
-        return io.NodeOutput(
-            to_mask(results["psi"]), to_image(results["heat"]), to_image(results["sr"]), to_mask(results["weight"])
-        )
+                lr = opaque(rgb, alpha)
+                result = pipe.super_resolve(lr, progress.listener(index))
+                psi, sr = pipe.estimate_uncertainty(lr, sr=result)
+                put_frame(mask, index, (psi / psi_max).clamp(max=1))
+                put_frame(heat, index, heat_map(psi, psi_max))
+                put_frame(weight, index, noise_weight(psi, psi_max, weight_min))
+                if alpha is not None:
+                    sr = torch.cat([sr, upscale_alpha(alpha, pipe.scale).to(sr)], dim=1)
+                put_frame(fast, index, sr)
+                results.append(result.to(device))
+        return io.NodeOutput(mask, heat, fast, weight, SharedSR(results, image, weakref.ref(upsr_model.pipe.sr_net)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,8 @@ import comfy.model_management as mm
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
+
+from .progress import cancellable
 
 if TYPE_CHECKING:
     from upsr_core import UPSRPipeline
@@ -45,17 +49,30 @@ class UPSRModel:
         networks = (pipe.unet, pipe.sr_net)
         return cls(pipe, tuple(ModelPatcher(_Hosted(network), load, offload) for network in networks))
 
-    def to_device(self, height: int, width: int, tile_size: int = 0) -> None:
-        """Have ComfyUI load the networks, and free the memory to run them.
+    @contextmanager
+    def running(self, height: int, width: int, tile_size: int = 0, tile_batch_size: int = 0) -> Iterator[UPSRPipeline]:
+        """The pipeline, ready to run on its device; what it then plans with is the memory that ComfyUI leaves it.
 
         Args:
             height, width: of the LR image.
             tile_size: of the tiles in LR pixels, 0 where they are chosen by the free memory.
+            tile_batch_size: tiles per call of the denoiser, 0 where that is chosen, too.
         """
+        from upsr_core.memory import free_memory_as
+
+        self._to_device(height, width, tile_size, tile_batch_size)
+        with free_memory_as(free_memory), cancellable(self.pipe.unet, self.pipe.sr_net):
+            yield self.pipe
+
+    def _to_device(self, height: int, width: int, tile_size: int, tile_batch_size: int) -> None:
+        """Have ComfyUI load the networks, and free the memory to run them."""
         from upsr_core.memory import wanted_bytes
 
         tile = (min(height, tile_size), min(width, tile_size)) if tile_size else (height, width)
-        memory = max(wanted_bytes(network, *tile) for network in (self.pipe.unet, self.pipe.sr_net))
+        memory = max(
+            wanted_bytes(self.pipe.unet, max(1, tile_batch_size) * tile[0], tile[1]),
+            wanted_bytes(self.pipe.sr_net, height, width),
+        )
         # Layers of plain PyTorch are on one device or the other: nothing casts them at use.
         mm.load_models_gpu(list(self.patchers), memory_required=memory, force_full_load=True)
         for patcher in self.patchers:
@@ -64,8 +81,22 @@ class UPSRModel:
                 patcher.model.to(patcher.load_device)
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that a node may use on ``device``: what is free, less what --reserve-vram keeps for other programs."""
+    from upsr_core.memory import measured_free_bytes
+
+    # ComfyUI knows more kinds of devices, the library a container's limit.
+    free = measured_free_bytes(device) if device.type == "cpu" else mm.get_free_memory(device)
+    return max(0, int(free - mm.extra_reserved_memory()))
+
+
 def network_dtype(choice: str) -> torch.dtype:
     """The dtype for an entry of `DTYPES`; ``"auto"`` is ComfyUI's choice for the device and its start options."""
-    automatic = mm.unet_dtype(device=mm.get_torch_device())
-    # ComfyUI may name an 8-bit type, which only its own layers can compute with.
-    return DTYPES[choice] or (automatic if automatic in DTYPES.values() else torch.float32)
+    if (chosen := DTYPES[choice]) is not None:
+        return chosen
+    device = mm.get_torch_device()
+    automatic = mm.unet_dtype(device=device)
+    if automatic not in DTYPES.values():
+        # An 8-bit type, which only ComfyUI's own layers can store: what they compute in on this device.
+        automatic = mm.unet_manual_cast(automatic, device) or torch.float32
+    return automatic

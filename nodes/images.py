@@ -73,11 +73,19 @@ def frame_weight(mask: torch.Tensor, index: int, frames: int, height: int, width
     return weight
 
 
-def to_image(frames: list[torch.Tensor]) -> torch.Tensor:
-    """(1,C,H,W) each, to an IMAGE (B,H,W,C)."""
-    return torch.cat(frames).movedim(1, -1).contiguous()
+def empty_image(frames: int, channels: int, height: int, width: int, device: torch.device) -> torch.Tensor:
+    """Room for an IMAGE (frames,height,width,channels), float32, which `put_frame` fills.
+
+    A batch put together of finished frames would be in memory twice, and a third time where their layout changes.
+    """
+    return torch.empty(frames, height, width, channels, device=device)
 
 
-def to_mask(frames: list[torch.Tensor]) -> torch.Tensor:
-    """(1,C,H,W) each, averaged over C, to a MASK (B,H,W)."""
-    return torch.cat([frame.mean(dim=1) for frame in frames])
+def empty_mask(frames: int, height: int, width: int, device: torch.device) -> torch.Tensor:
+    """As `empty_image`, for a MASK (frames,height,width)."""
+    return torch.empty(frames, height, width, device=device)
+
+
+def put_frame(batch: torch.Tensor, index: int, frame: torch.Tensor) -> None:
+    """Write ``frame`` (1,C,H,W) to its place in an IMAGE, or averaged over C in a MASK."""
+    batch[index] = frame[0].movedim(0, -1) if batch.ndim == 4 else frame[0].mean(dim=0)

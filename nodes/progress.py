@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import comfy.model_management as mm
 import torch
@@ -10,6 +11,21 @@ import torch.nn.functional as F
 from comfy.utils import ProgressBar
 
 PREVIEW_SIDE = 512
+
+
+@contextmanager
+def cancellable(*networks: torch.nn.Module) -> Iterator[None]:
+    """Let a cancel end a call of a network at the next of its modules, which may be seconds before the call's end."""
+
+    def check(_module: torch.nn.Module, _inputs: tuple) -> None:
+        mm.throw_exception_if_processing_interrupted()
+
+    hooks = [module.register_forward_pre_hook(check) for network in networks for module in network.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class NodeProgress:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as mm
 import torch
 from comfy_api.latest import io
 
 from .hosted_model import UPSRModel, UPSRModelType
-from .images import check_image, frame_of, frame_weight, to_image
+from .images import check_image, empty_image, frame_of, frame_weight, put_frame
 from .notices import show_at_node, shown
 from .progress import NodeProgress
+from .shared_sr import SharedSR, SharedSRType
+
+if TYPE_CHECKING:
+    from upsr_core import UPSRPipeline
 
 
 class UPSRSample(io.ComfyNode):
@@ -20,7 +24,7 @@ class UPSRSample(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Inputs and outputs."""
-        from upsr_core.choices import COLOR_FIXES
+        from upsr_core.choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP
 
         return io.Schema(
             node_id="UPSRSample",
@@ -69,13 +73,14 @@ class UPSRSample(io.ComfyNode):
                     default=0,
                     min=0,
                     max=4096,
-                    step=32,
+                    # What the bundled and the published models both accept.
+                    step=64,
                     tooltip="Side of the tiles in pixels of the input. 0: the whole image if the memory allows it, "
                     "else the largest tiles it does.",
                 ),
                 io.Int.Input(
                     "tile_overlap",
-                    default=16,
+                    default=DEFAULT_TILE_OVERLAP,
                     min=0,
                     max=512,
                     step=4,
@@ -98,16 +103,41 @@ class UPSRSample(io.ComfyNode):
                     tooltip="Gives the result the input's colours, for models that shift them. wavelet: its coarse "
                     "scales; adain: its mean and spread. The bundled model needs none.",
                 ),
+                io.Int.Input(
+                    "tile_batch_size",
+                    default=0,
+                    min=0,
+                    max=64,
+                    # Not in workflows of earlier versions.
+                    optional=True,
+                    tooltip="Tiles that the denoiser takes at once: more are faster where the memory allows it. 0: as "
+                    "many as do.",
+                ),
                 io.Mask.Input(
                     "noise_weight",
                     optional=True,
                     tooltip="From Estimate Uncertainty, edited or not: how much noise each pixel gets, the same in "
                     "the three colours. Without it the model decides, for each colour by itself.",
                 ),
+                SharedSRType.Input(
+                    "sr",
+                    optional=True,
+                    tooltip="From Estimate Uncertainty, for the same model and image: what it has computed is not "
+                    "computed again. The result is the same.",
+                ),
             ],
             outputs=[io.Image.Output("upscaled", display_name="image", tooltip="The upscaled image or batch.")],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, color_fix: str | None) -> bool | str:
+        """Refuse what older servers let pass as a combo's value; None is a value that is not known yet."""
+        from upsr_core.choices import COLOR_FIXES
+
+        if color_fix in (None, *COLOR_FIXES):
+            return True
+        return f"color_fix must be one of {', '.join(COLOR_FIXES)}, not {color_fix!r}"
 
     @classmethod
     def execute(
@@ -122,18 +152,27 @@ class UPSRSample(io.ComfyNode):
         tile_overlap: int,
         output_scale: float,
         color_fix: str,
+        tile_batch_size: int = 0,
         noise_weight: torch.Tensor | None = None,
+        sr: SharedSR | None = None,
     ) -> io.NodeOutput:
         """Frame by frame, with one on the device at a time."""
+        from upsr_core.resampling import output_size
         from upsr_core.upscaling import check_scale, upscale
 
         check_image(image)
         pipe = upsr_model.pipe
+        _check_settings(pipe, steps, tile_size)
         check_scale(pipe, output_scale, "output_scale")
-        frames, height, width = image.shape[:3]
-        results = []
-        with shown(show_at_node(cls.hidden.unique_id)):
-            upsr_model.to_device(height, width, tile_size)
+        if sr is not None:
+            sr.check(upsr_model, image)
+        frames, height, width, channels = image.shape
+        size = output_size(height, width, output_scale)
+        result = empty_image(frames, max(3, channels), *size, mm.intermediate_device())
+        with (
+            shown(show_at_node(cls.hidden.unique_id)),
+            upsr_model.running(height, width, tile_size, tile_batch_size),
+        ):
             progress = NodeProgress(frames)
 
             def preview(_pipe: Any, _step: int, _t: int, tensors: dict[str, torch.Tensor]) -> dict:
@@ -156,13 +195,30 @@ class UPSRSample(io.ComfyNode):
                     stochasticity=stochasticity,
                     noise_strength=noise_strength,
                     noise_weight=weight,
+                    sr=None if sr is None else sr.frames[index],
                     tile_size=tile_size or None,
                     tile_overlap=tile_overlap,
+                    tile_batch_size=tile_batch_size or None,
                     color_fix=color_fix,
                     callback_on_step_end=preview,
                     callback_on_step_end_tensor_inputs=["pred_original_sample"],
                     callback_on_tile_end=progress.listener(index),
                 )
-                upscaled = rgb if alpha is None else torch.cat([rgb, alpha], dim=1)
-                results.append(upscaled.to(mm.intermediate_device()))
-        return io.NodeOutput(to_image(results))
+                put_frame(result, index, rgb if alpha is None else torch.cat([rgb, alpha], dim=1))
+        return io.NodeOutput(result)
+
+
+def _check_settings(pipe: UPSRPipeline, steps: int, tile_size: int) -> None:
+    """Refuse what this model cannot do; the widgets' limits are those of all models.
+
+    Raises:
+        ValueError: the message names the widget and what to set.
+    """
+    most, unit = pipe.scheduler.config.num_train_timesteps, pipe.tile_multiple
+    if steps > most:
+        raise ValueError(f"steps {steps} is more than this model's {most}; set at most that, or 0 for all of them")
+    if tile_size % unit:
+        raise ValueError(
+            f"tile_size {tile_size} must be a multiple of {unit} for this model; set {-(-tile_size // unit) * unit}, "
+            "or 0 for what the memory allows"
+        )

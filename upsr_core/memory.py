@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -25,6 +28,8 @@ BATCHED_PIXELS = 256**2
 WORKSPACE = 1.25
 # PyTorch has an exception class for this on some accelerators only.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+_told: ContextVar[Callable[[torch.device], int] | None] = ContextVar("free memory as a host tells it", default=None)
 
 
 def largest_tile(network: UPSRUNet | ATDModel, height: int, width: int, unit: int, free: int) -> int:
@@ -101,6 +106,21 @@ def empty_cache(device: torch.device) -> None:
 
 
 def free_bytes(device: torch.device) -> int:
+    """Memory to plan with on ``device``: what `free_memory_as` was given says, else `measured_free_bytes`."""
+    return (_told.get() or measured_free_bytes)(device)
+
+
+@contextmanager
+def free_memory_as(told: Callable[[torch.device], int]) -> Iterator[None]:
+    """Let a host that keeps memory for others say how many bytes of a device are free."""
+    token = _told.set(told)
+    try:
+        yield
+    finally:
+        _told.reset(token)
+
+
+def measured_free_bytes(device: torch.device) -> int:
     """Memory a new tensor could take on ``device``."""
     if device.type in ("cuda", "xpu"):
         module = getattr(torch, device.type)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parents[2]
-NODE_IDS = ("EstimateUncertainty", "LoadUPSR", "UPSRSample")
+NODE_IDS = ("EstimateUncertainty", "LoadUPSR", "UPSRExamplePhoto", "UPSRSample")
 BUNDLED = "upsr-tiny-x4 (bundled)"
 SAMPLE_DEFAULTS = {
     "seed": 0,

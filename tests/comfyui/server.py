@@ -25,7 +25,7 @@ PACK_NAME = "ComfyUI-UPSR"
 # What the registry ships; the rest of the repository must not be needed.
 SHIPPED = (
     *("__init__.py", "LICENSE", "README.md", "pyproject.toml", "requirements.txt"),
-    *("example_workflows", "locales", "nodes", "upsr_core"),
+    *("example_workflows", "examples", "locales", "nodes", "upsr_core"),
 )
 START_SECONDS = 240
 RUN_SECONDS = 150

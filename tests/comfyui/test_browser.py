@@ -18,7 +18,7 @@ from tests.comfyui.server import PACK_NAME, ComfyServer
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
-NODE_IDS = ("LoadUPSR", "EstimateUncertainty", "UPSRSample")
+NODE_IDS = ("LoadUPSR", "EstimateUncertainty", "UPSRExamplePhoto", "UPSRSample")
 # Of every node that shows pictures: how many, and their size.
 RESULTS = {
     "upscale_a_photo": [[768, 768]],

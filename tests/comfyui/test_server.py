@@ -27,7 +27,6 @@ def test_nodes_explain_every_input_and_output(server: ComfyServer, node_id: str)
     assert info["display_name"]
     assert info["description"]
     inputs = {name: spec for kind in ("required", "optional") for name, spec in info["input"].get(kind, {}).items()}
-    assert inputs
     for name, spec in inputs.items():
         assert spec[1]["tooltip"], name
     assert len(info["output_tooltips"]) == len(info["output_name"]) == len(info["output"]) > 0
@@ -38,9 +37,11 @@ def test_nodes_explain_every_input_and_output(server: ComfyServer, node_id: str)
 def test_nodes_fit_together(server: ComfyServer) -> None:
     info = {name: server.get(f"/object_info/{name}")[name] for name in NODE_IDS}
     assert info["LoadUPSR"]["output"] == ["UPSR_MODEL"]
-    assert info["EstimateUncertainty"]["output"] == ["MASK", "IMAGE", "IMAGE", "MASK"]
+    assert info["EstimateUncertainty"]["output"] == ["MASK", "IMAGE", "IMAGE", "MASK", "UPSR_SR"]
     assert info["UPSRSample"]["output"] == ["IMAGE"]
+    assert info["UPSRExamplePhoto"]["output"] == ["IMAGE"]
     assert info["UPSRSample"]["input"]["optional"]["noise_weight"][0] == "MASK"
+    assert info["UPSRSample"]["input"]["optional"]["sr"][0] == "UPSR_SR"
     for name in ("EstimateUncertainty", "UPSRSample"):
         assert info[name]["input"]["required"]["upsr_model"][0] == "UPSR_MODEL"
 
@@ -59,14 +60,15 @@ def test_texts_are_served_in_both_languages_for_what_there_is(server: ComfyServe
     for node_id in NODE_IDS:
         info = server.get(f"/object_info/{node_id}")[node_id]
         inputs = [name for kind in ("required", "optional") for name in info["input"].get(kind, {})]
-        assert set(texts[node_id]["inputs"]) == set(inputs)
+        spoken = texts[node_id].get("inputs", {})
+        assert set(spoken) == set(inputs)
         assert set(texts[node_id]["outputs"]) == {str(index) for index in range(len(info["output"]))}
         assert texts[node_id]["display_name"]
-        assert all(entry["name"] and entry["tooltip"] for entry in texts[node_id]["inputs"].values())
+        assert all(entry["name"] and entry["tooltip"] for entry in spoken.values())
         if language == "en":
             for kind in ("required", "optional"):
                 for name, spec in info["input"].get(kind, {}).items():
-                    assert texts[node_id]["inputs"][name]["tooltip"] == spec[1]["tooltip"], name
+                    assert spoken[name]["tooltip"] == spec[1]["tooltip"], name
             assert texts[node_id]["display_name"] == info["display_name"]
 
 

@@ -98,8 +98,8 @@ FOLDERS = [
     Row("very deep", deep, (), ""),
     Row("index is a folder", lambda f: (f / "m" / "model_index.json").mkdir(parents=True), (), ""),
     Row("checkpoint is a folder", lambda f: (f / "a.pth").mkdir(), (), ""),
-    Row("newline", holding("a\n.pth", b"x"), (), "a\n.pth (its other half is missing)"),
-    Row("no text", holding(os.fsdecode(b"\xff.pth"), b"x"), (), os.fsdecode(b"\xff.pth (its other half is missing)")),
+    Row("newline", holding("a\n.pth", b"x"), (), "a\n.pth (not a checkpoint of UPSR)"),
+    Row("no text", holding(os.fsdecode(b"\xff.pth"), b"x"), (), os.fsdecode(b"\xff.pth (not a checkpoint of UPSR)")),
 ]
 
 

@@ -30,7 +30,9 @@ def test_frames_and_back(images: ModuleType, channels: int) -> None:
         assert torch.equal(alpha[0, 0], batch[1, ..., 3])
     else:
         assert alpha is None
-    back = images.to_image([images.frame_of(batch, index)[0] for index in range(3)])
+    back = images.empty_image(3, 3, 5, 7, batch.device)
+    for index in range(3):
+        images.put_frame(back, index, images.frame_of(batch, index)[0])
     assert torch.equal(back, batch[..., :3].expand(-1, -1, -1, 3))
 
 
@@ -81,10 +83,12 @@ def test_a_weight_of_another_size_is_resized_and_told(images: ModuleType, caplog
 
 
 def test_masks_average_the_channels(images: ModuleType) -> None:
+    mask = images.empty_mask(2, 4, 5, torch.device("cpu"))
     frames = [random_image(1, 3, 4, 5), random_image(1, 1, 4, 5)]
-    mask = images.to_mask(frames)
-    assert mask.shape == (2, 4, 5)
-    torch.testing.assert_close(mask[0], frames[0][0].mean(0))
+    for index, frame in enumerate(frames):
+        images.put_frame(mask, index, frame)
+    assert torch.equal(mask[0], frames[0][0].mean(0))
+    assert torch.equal(mask[1], frames[1][0, 0])
 
 
 def test_warnings_reach_the_user_once_each(node_module: Callable[[str], ModuleType]) -> None:
