@@ -21,11 +21,12 @@ EXAMPLES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.jso
 NODE_IDS = ("LoadUPSR", "EstimateUncertainty", "UPSRExamplePhoto", "UPSRSample")
 # Of every node that shows pictures: how many, and their size.
 RESULTS = {
-    "upscale_a_photo": [[768, 768]],
-    "edit_the_uncertainty": [[768, 768]],
-    "batch_of_frames": [[512, 384]] * 3,
+    "upscale_a_photo": [[448, 300]],
+    "edit_the_uncertainty": [[448, 300]],
+    "batch_of_frames": [[384, 256]] * 3,
 }
-CALLS_PER_FRAME = 6  # one of g, five of the denoiser
+# One of g, five of the denoiser; where Estimate Uncertainty has run g, five.
+CALLS_PER_FRAME = {"upscale_a_photo": 6, "edit_the_uncertainty": 5, "batch_of_frames": 6}
 LOAD_MS, RUN_MS, SOON_MS = 120_000, 150_000, 30_000
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
 # A dialog of whatever kind, and what pops up in a corner to complain, in older and newer frontends.
@@ -50,6 +51,14 @@ RECTANGLE = """type => {
         width: node.size[0] * scale, height: node.size[1] * scale,
     };
 }"""
+# Of every node as it is shown: its type, and left, top, right and bottom on the canvas, with its title.
+BOXES = """() => app.graph.nodes.map(node => {
+    const element = document.querySelector(`[data-node-id='${node.id}']`);
+    const {scale, offset} = app.canvas.ds, [x, y] = node.pos, [width, height] = node.size;
+    if (!element) return [node.type, [x, y - LiteGraph.NODE_TITLE_HEIGHT, x + width, y + height]];
+    const {left, top, right, bottom} = element.getBoundingClientRect();
+    return [node.type, [left, top, right, bottom].map((at, i) => at / scale - offset[i % 2])];
+})"""
 TEXTS = """() => app.graph.nodes.map(
     node => [node.type, node.getTitle(), (node.widgets ?? []).map(widget => [widget.name, widget.label])]
 )"""
@@ -144,6 +153,7 @@ def test_an_example_opens_runs_and_shows_its_result(page: Any, name: str) -> Non
         # A node without widgets has none or an empty list of values.
         assert [node.get(key) or None for node in opened["nodes"]] == [node.get(key) or None for node in saved["nodes"]]
     assert all(not pictures for _, pictures in page.evaluate(PICTURES))
+    assert covered(page) == []
     empty = picture_of(page, "SaveImage")
 
     page.evaluate(WATCH)
@@ -163,21 +173,35 @@ def test_an_example_opens_runs_and_shows_its_result(page: Any, name: str) -> Non
     seen = page.evaluate("seen")
     values = [(value, most) for node, value, most in seen["progress"] if node == sampler]
     assert values == sorted(values)
-    assert values[-1] == (CALLS_PER_FRAME * len(RESULTS[name]),) * 2
+    assert values[-1] == (CALLS_PER_FRAME[name] * len(RESULTS[name]),) * 2
     assert sampler in seen["previews"]
     assert any("%" in title for title in seen["titles"]), "the tab's title shows how far it is"
     assert complaints(page) == []
+    assert covered(page) == [], "with their pictures"
 
 
-def test_an_example_runs_in_nodes_2(page: Any) -> None:
+def covered(page: Any) -> list[tuple[str, str]]:
+    """Types of nodes that cover each other on the canvas."""
+    boxes = page.evaluate(BOXES)
+    return [
+        (kind, other_kind)
+        for i, (kind, (left, top, right, bottom)) in enumerate(boxes)
+        for other_kind, other in boxes[:i]
+        if left < other[2] and other[0] < right and top < other[3] and other[1] < bottom
+    ]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs_in_nodes_2(page: Any, name: str) -> None:
     """Where nodes are HTML and not painted on the canvas, as newer frontends can."""
     version = page.evaluate("__COMFYUI_FRONTEND_VERSION__")
     if tuple(int(part) for part in version.split(".")[:2]) < (1, 30):
         pytest.skip(f"frontend {version} has no finished Nodes 2.0")
-    name = "edit_the_uncertainty"
     page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
     try:
         open_example(page, name)
+        page.wait_for_function("document.querySelectorAll('[data-node-id]').length === app.graph.nodes.length")
+        assert covered(page) == []
         page.evaluate(WATCH)
         press_run(page)
         page.wait_for_function("seen.ending !== null", timeout=RUN_MS)
@@ -191,6 +215,7 @@ def test_an_example_runs_in_nodes_2(page: Any) -> None:
                     timeout=SOON_MS,
                 )
         assert complaints(page) == []
+        assert covered(page) == [], "with their pictures"
     finally:
         page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
 
@@ -217,8 +242,9 @@ def test_what_is_wrong_with_a_workflow_is_complained_of(page: Any) -> None:
     """That nothing is to be seen elsewhere means something."""
     graph = workflow("upscale_a_photo")
     for node in graph["nodes"]:
-        if node["type"] == "LoadImage":
-            node["widgets_values"][0] = "gone.png"
+        if node["type"] == "UPSRExamplePhoto":
+            node["type"] = "LoadImage"
+            node["widgets_values"] = ["gone.png", "image"]
     page.evaluate("graph => app.loadGraphData(graph)", graph)
     wait_for_nodes(page, "upscale_a_photo")
     press_run(page)

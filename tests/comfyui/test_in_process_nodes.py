@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.comfyui.in_process import HostedPack, photo
+from tests.comfyui.in_process import ROOT, HostedPack, photo
 from upsr_core import UPSRPipeline, load_pipeline
 from upsr_core.resampling import resize
 from upsr_core.uncertainty import heat_map, noise_weight
@@ -38,7 +38,7 @@ def upscale(pipe: UPSRPipeline, image: torch.Tensor, seed: int = 0, **arguments:
 
 def test_estimate_gives_what_the_library_does(pack: HostedPack, model: Any, pipe: UPSRPipeline) -> None:
     image = photo(24, 37)
-    mask, heat, sr, weight = pack.estimate(model, image, psi_max=0.05, weight_min=0.3)
+    mask, heat, sr, weight, _ = pack.estimate(model, image, psi_max=0.05, weight_min=0.3)
     psi, expected_sr = pipe.estimate_uncertainty(image.movedim(-1, 1))
     assert mask.shape == weight.shape == (1, 96, 148)
     assert heat.shape == sr.shape == (1, 96, 148, 3)
@@ -63,6 +63,11 @@ def test_estimate_gives_what_the_library_does(pack: HostedPack, model: Any, pipe
             (16, 80),
             {"steps": 1, "tile_size": 32, "tile_overlap": 8},
             {"num_inference_steps": 1, "tile_size": 32, "tile_overlap": 8},
+        ),
+        (
+            (16, 80),
+            {"steps": 1, "tile_size": 32, "tile_overlap": 8, "tile_batch_size": 3},
+            {"num_inference_steps": 1, "tile_size": 32, "tile_overlap": 8, "tile_batch_size": 3},
         ),
         ((32, 32), {"steps": 1, "color_fix": "wavelet"}, {"num_inference_steps": 1, "color_fix": "wavelet"}),
         ((32, 32), {"steps": 1, "color_fix": "adain"}, {"num_inference_steps": 1, "color_fix": "adain"}),
@@ -111,7 +116,7 @@ def test_a_batch_is_its_frames(pack: HostedPack, model: Any, channels: int) -> N
     for index in range(3):
         frame = frames[index : index + 1]
         assert torch.equal(out[index : index + 1], pack.sample(model, frame, steps=2))
-        for whole, alone in zip(estimates, pack.estimate(model, frame), strict=True):
+        for whole, alone in zip(estimates[:4], pack.estimate(model, frame)[:4], strict=True):
             assert torch.equal(whole[index : index + 1], alone)
 
 
@@ -124,7 +129,7 @@ def test_transparency(pack: HostedPack, model: Any, pipe: UPSRPipeline) -> None:
     out = pack.sample(model, image, steps=1)
     assert torch.equal(out[..., :3], upscale(pipe, filled.movedim(1, -1), num_inference_steps=1))
     assert torch.equal(out[..., 3:].movedim(-1, 1), upscale_alpha(alpha, 4))
-    _, heat, sr, _ = pack.estimate(model, image)
+    _, heat, sr, _, _ = pack.estimate(model, image)
     assert heat.shape[-1] == 3
     assert torch.equal(sr[..., 3:], out[..., 3:])
     assert torch.equal(sr[..., :3].movedim(-1, 1), pipe.estimate_uncertainty(filled)[1])
@@ -220,6 +225,39 @@ def test_a_noise_weight_of_another_size_is_resized_and_told(
     torch.testing.assert_close(out, full, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_what_estimate_has_computed_is_not_computed_again(pack: HostedPack, model: Any, channels: int) -> None:
+    frames = photo(17, 22, batch=2, channels=channels)
+    expected = pack.sample(model, frames, steps=2)
+    sr = pack.estimate(model, frames)[4]
+    calls: list[int] = []
+    hook = model.pipe.sr_net.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        assert torch.equal(pack.sample(model, frames, steps=2, sr=sr), expected)
+        assert not calls
+        assert torch.equal(pack.sample(model, frames.clone(), steps=2, sr=sr), expected), "the image counts, no object"
+    finally:
+        hook.remove()
+
+
+def test_results_of_another_image_or_model_are_refused(pack: HostedPack, model: Any) -> None:
+    image = photo(16, 16)
+    sr = pack.estimate(model, image)[4]
+    for other in (photo(16, 16, seed=1), photo(16, 16, batch=2), photo(16, 20)):
+        with pytest.raises(ValueError, match="sr is of another image; connect both nodes to the same image"):
+            pack.sample(model, other, sr=sr)
+    with pytest.raises(ValueError, match="sr is of another model; connect both nodes to the same Load UPSR"):
+        pack.sample(pack.load(), image, sr=sr)
+
+
+def test_the_example_photo(pack: HostedPack) -> None:
+    (image,) = pack.run("UPSRExamplePhoto")
+    with Image.open(ROOT / "examples" / "chelsea_lr.png") as saved:
+        levels = np.asarray(saved.convert("RGB"))
+    assert image.shape == (1, 75, 112, 3)
+    assert np.array_equal((image[0] * 255).round().byte().numpy(), levels)
+
+
 def test_output_scale(pack: HostedPack, model: Any) -> None:
     image = photo(17, 22, channels=4)
     whole = pack.sample(model, image, steps=1)
@@ -227,7 +265,7 @@ def test_output_scale(pack: HostedPack, model: Any) -> None:
         out = pack.sample(model, image, steps=1, output_scale=scale)
         assert out.shape == (1, *size, 4)
         assert torch.equal(out, resize(whole.movedim(-1, 1), *size).movedim(1, -1))
-    with pytest.raises(ValueError, match="output_scale 8 is more than this model's 4; set at most that"):
+    with pytest.raises(ValueError, match="output_scale 8 is more than this model's 4; choose at most that"):
         pack.sample(model, image, output_scale=8.0)
 
 
@@ -235,10 +273,8 @@ def test_output_scale(pack: HostedPack, model: Any) -> None:
     ("inputs", "message"),
     [
         ({"color_fix": "histogram"}, "color_fix must be one of none, wavelet, adain, not 'histogram'"),
-        ({"steps": 6}, "6"),
-        ({"tile_size": 33}, "tile_size must be a multiple of"),
         ({"tile_size": 32, "tile_overlap": 32}, "tile_overlap 32 must be smaller than tile_size 32"),
-        ({"noise_weight": torch.full((1, 256, 256), -1.0)}, "noise_weight must not be negative"),
+        ({"noise_weight": torch.full((1, 256, 256), -1.0)}, "noise_weight must be from 0 to 100 everywhere"),
     ],
 )
 def test_settings_that_cannot_be(pack: HostedPack, model: Any, inputs: dict, message: str) -> None:
