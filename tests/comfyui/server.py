@@ -122,7 +122,6 @@ class ComfyServer:
         self.extra.mkdir(parents=True)
         (self.base / "extra_model_paths.yaml").write_text(f"mine:\n  base_path: {self.extra.parent}\n  upsr: upsr\n")
         (self.base / "input").mkdir()
-        shutil.copy(checkout / "input" / "example.png", self.base / "input")
 
     @classmethod
     @contextmanager
