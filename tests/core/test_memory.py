@@ -7,7 +7,7 @@ import torch
 
 from tests.core.conftest import build_tiny
 from upsr_core import ATDModel, UPSRUNet
-from upsr_core.memory import LARGEST_TILE, activation_bytes, free_bytes, largest_tile, tiles_per_call
+from upsr_core.memory import LARGEST_TILE, activation_bytes, free_bytes, free_memory_as, largest_tile, tiles_per_call
 
 GIB = 2**30
 
@@ -78,3 +78,13 @@ def test_the_pipeline_takes_smaller_tiles_where_less_is_free(monkeypatch: pytest
     monkeypatch.setattr("upsr_core.pipeline_upsr.free_bytes", lambda device: 2 * activation_bytes(pipe.unet, 32 * 32))
     pipe(lr, num_inference_steps=1, output_type="pt")
     assert set(widths) == {32}
+
+
+def test_a_host_can_say_what_is_free() -> None:
+    cpu = torch.device("cpu")
+    with free_memory_as(lambda device: 7 if device == cpu else 0):
+        assert free_bytes(cpu) == 7
+    assert free_bytes(cpu) > 2**20
+    with pytest.raises(ZeroDivisionError), free_memory_as(lambda _: 1 // 0):
+        free_bytes(cpu)
+    assert free_bytes(cpu) > 2**20
