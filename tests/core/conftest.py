@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
+from tests.tiny import build_tiny
+from upsr_core import UPSRPipeline
 from upsr_core.published.config import build_published
 from upsr_core.published.conversion import load_published
 
@@ -62,47 +63,6 @@ def golden_files(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> di
     for name, path in paths.items():
         save_file(golden.weights(name), path)
     return {**paths, "config": DATA / "golden_config.json"}
-
-
-TINY_UNET = {
-    "image_size": 16,
-    "model_channels": 32,
-    "channel_mult": (1, 2),
-    "num_res_blocks": (1, 1),
-    "attention_resolutions": (16, 8),
-    "swin_embed_dim": 32,
-    "num_feat": 8,
-    "shift_mask": "swin",
-    "pad_multiple": 16,
-}
-TINY_ATD = {
-    "embed_dim": 16,
-    "depths": (2, 2),
-    "num_heads": (2, 2),
-    "window_size": 8,
-    "category_size": 16,
-    "num_tokens": 8,
-    "reduced_dim": 4,
-    "convffn_kernel_size": 3,
-}
-
-
-def build_tiny(scale: int = 4, *, sr_condition: bool = True, seed: int = 0, **unet: object) -> UPSRPipeline:
-    """A pipeline with random weights that runs in milliseconds; nothing in it is zero-initialised."""
-    args = {"scale": scale, "sr_condition": sr_condition}
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        networks = (
-            UPSRUNet(**{**TINY_UNET, **args, "global_residual": True, **unet}),
-            ATDModel(**TINY_ATD, scale=scale, global_residual=True),
-        )
-        for network, gain in zip(networks, (1.0, 0.3), strict=True):
-            for parameter in network.parameters():
-                if parameter.ndim > 1:
-                    parameter.data.normal_(std=gain * parameter[0].numel() ** -0.5)
-    pipe = UPSRPipeline(unet=networks[0].eval(), sr_net=networks[1].eval(), scheduler=UNWScheduler())
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.core.conftest import build_tiny
+from tests.tiny import build_tiny
 from upsr_core import ATDModel, UPSRUNet
 from upsr_core.memory import LARGEST_TILE, activation_bytes, free_bytes, free_memory_as, largest_tile, tiles_per_call
 

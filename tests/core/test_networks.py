@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.core.conftest import TINY_ATD, TINY_UNET, Golden, build_tiny
+from tests.core.conftest import Golden
+from tests.tiny import TINY_ATD, TINY_UNET, build_tiny
 from upsr_core import ATDModel, UPSRPipeline, UPSRUNet
 from upsr_core.models.attention import MASKED, WindowAttention, shift_masks
 from upsr_core.resampling import mirror_indices, pad_to_multiple

@@ -13,7 +13,8 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from tests.core.conftest import Golden, build_tiny, smooth_image
+from tests.core.conftest import Golden, smooth_image
+from tests.tiny import build_tiny
 from upsr_core import UPSRPipeline, load_pipeline
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.core.conftest import build_tiny, smooth_image
+from tests.core.conftest import smooth_image
+from tests.tiny import build_tiny
 from upsr_core import UPSRPipeline
 from upsr_core.tiling import Tiling
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.trainer.images import photo, photos
+from tests.images import photo, photos
 from upsr_core.degradation.config import (
     DEGRADATION_PRESETS,
     BlurConfig,

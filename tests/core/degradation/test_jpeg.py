@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.trainer.images import photo, photos, to_uint8
+from tests.images import photo, photos, to_uint8
 from upsr_core.degradation.jpeg import jpeg_round_trip, quantisation_tables
 from upsr_core.degradation.ragged import RaggedImages
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.trainer.images import photo
+from tests.images import photo
 from upsr_core.degradation.ragged import RaggedImages
 from upsr_core.degradation.resampling import RESIZE_MODES, Resampling, resize
 

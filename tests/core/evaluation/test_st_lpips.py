@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 import torch
 
-from tests.trainer.images import photos
+from tests.images import photos
 from upsr_core.evaluation.st_lpips import STLPIPS
 
 NETS = ("vgg", "alex")

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.core.conftest import Golden, build_tiny, smooth_image
+from tests.core.conftest import Golden, smooth_image
+from tests.tiny import build_tiny
 from upsr_core import ATDModel, UPSRPipeline, UPSRUNet, load_pipeline
 from upsr_core.published.config import build_published
 from upsr_core.published.conversion import (

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.trainer.images import photos
+from tests.images import photos
 from trainer.losses.vgg_features import VGGFeatureLoss
 from upsr_core.evaluation.st_lpips import load_weights
 
