@@ -16,9 +16,7 @@ import dataclasses
 import statistics
 import sys
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +28,14 @@ from trainer.config import TrainConfig, load_config
 from trainer.loop import StageTrainer
 from trainer.losses.terms import LPIPSLoss
 from trainer.meter import Meter
-from trainer.stages import DenoiserStage, SRNetStage, Stage, build_seeded
+from trainer.preparation import build_seeded, prepare_images
+from trainer.stages import DenoiserStage, SRNetStage, TrainingStage
 from trainer.train import make_accelerator
 from trainer.typed_yaml import ConfigError
-from upsr_core import ATDModel
+from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 from upsr_core.degradation.config import DEGRADATION_PRESETS
 
+Batch = tuple[torch.Tensor, torch.Tensor]
 PARTS = ("data", "degradation", "forward", "backward", "optimiser", "EMA")
 WITHOUT_VALIDATION: dict[str, Any] = dict.fromkeys(("val_dir", "val_lr_dir", "val_shards", "val_dataset"))
 PUBLISHED_PARAMETERS = 119_418_319
@@ -43,110 +43,64 @@ PUBLISHED_PARAMETERS = 119_418_319
 PUBLISHED_BATCH_SIZE, PUBLISHED_SECONDS, PUBLISHED_GIGABYTES = 16, 0.45, 14.9
 
 
-class Profile:
-    """Seconds by part of a training step, while it is switched on.
-
-    A part that runs inside of another one counts for itself alone.
-    """
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.active = False
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._inner = 0.0
-
-    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function``, its time counted."""
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if not self.active:
-                return function(*args, **kwargs)
-            outer, self._inner = self._inner, 0.0
-            start = time.perf_counter()
-            result = function(*args, **kwargs)
-            synchronize(self.device)
-            seconds = time.perf_counter() - start
-            self.seconds[part] += seconds - self._inner
-            self._inner = outer + seconds
-            return result
-
-        return call
-
-    def watch(self, trainer: StageTrainer, batches: Iterator[Any]) -> Iterator[Any]:
-        """Count the parts of this trainer's steps; returns the batches to train on."""
-        data, degradation = trainer.batches.data, trainer.batches.degradation
-        # What workers do beside the steps takes none of their time; waiting for them does.
-        if degradation is not None and (data.num_workers == 0 or data.degrade_on == "device"):
-            trainer.batches.degradation = self.timed("degradation", degradation)  # type: ignore[assignment]
-        for owner, method, part in (
-            (trainer.stage, "losses", "forward"),
-            (trainer.accelerator, "backward", "backward"),
-            (trainer.accelerator, "clip_grad_norm_", "optimiser"),
-            (trainer.optimizer, "step", "optimiser"),
-            (trainer.optimizer, "zero_grad", "optimiser"),
-            (trainer.ema, "update", "EMA"),
-        ):
-            setattr(owner, method, self.timed(part, getattr(owner, method)))
-        following = self.timed("data", lambda: next(batches))
-        return iter(following, None)
-
-
 @dataclasses.dataclass
 class Run:
     """A trainer, and what has been measured of it."""
 
     trainer: StageTrainer
-    step: Callable[[], None]
-    profile: Profile
+    batches: Iterator[Batch]
+    parts: Meter
     seconds_per_step: list[float] = dataclasses.field(default_factory=list)
-    profiled_seconds: float = 0.0
+    shares: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
     def measure(self, steps: int) -> None:
         """``steps`` whole steps, then as many in parts."""
-        self.seconds_per_step.append(self._time(steps) / steps)
-        self.profile.active = True
-        self.profiled_seconds += self._time(steps)
-        self.profile.active = False
-
-    def _time(self, steps: int) -> float:
-        synchronize(self.profile.device)
-        start = time.perf_counter()
-        for _ in range(steps):
-            self.step()
-        synchronize(self.profile.device)
-        return time.perf_counter() - start
+        accelerator = self.trainer.accelerator
+        whole = Meter()
+        for meter in (whole, self.parts):
+            meter.reset()
+            for _ in range(steps):
+                self.trainer.step(self.batches, meter)
+            # The meter's means make the host wait for its device.
+            reading = meter.read(accelerator)
+            if meter is whole:
+                self.seconds_per_step.append(reading.seconds_per_step)
+            else:
+                self.shares.append(reading.shares)
 
     def row(self) -> list[str]:
         """Seconds per iteration, images per second, and the share of each part and of what is left."""
-        training = self.trainer.training
         seconds = statistics.median(self.seconds_per_step)
-        shares = {part: self.profile.seconds[part] / self.profiled_seconds for part in PARTS}
+        shares = {part: statistics.mean(turn.get(part, 0.0) for turn in self.shares) for part in PARTS}
         shares["rest"] = 1 - sum(shares.values())
-        images = training.batch_size * training.gradient_accumulation
         cells = [f"{share:.1%}" for share in shares.values()]
-        return [f"{seconds:.4g}", f"{images / seconds:.1f}", *cells, f"{shares['data'] + shares['degradation']:.1%}"]
+        data = f"{shares['data'] + shares['degradation']:.1%}"
+        return [f"{seconds:.4g}", f"{self.trainer.images_per_step / seconds:.1f}", *cells, data]
 
 
-def start_run(config: TrainConfig, stage: str) -> Run:
+def start_run(config: TrainConfig, name: str) -> Run:
     """A trainer of the stage, ready to make steps."""
-    lpips = LPIPSLoss(pretrained=False) if config.training(stage).perceptual_weight else None
-    network: Stage[Any]
-    if stage == "sr_net":
-        network = SRNetStage(config, lpips)
+    perceptual = LPIPSLoss(pretrained=False) if config.training(name).perceptual_weight else None
+    sr_net = build_seeded(ATDModel, config.sr_net_arguments, config.seed)
+    stage: TrainingStage[Any]
+    if name == "sr_net":
+        stage = SRNetStage(config, sr_net, perceptual)
     else:
-        network = DenoiserStage(config, lpips, build_seeded(ATDModel, config.sr_net_arguments, config.seed))
-    trainer = StageTrainer(config, network, make_accelerator(config, stage))
+        unet = build_seeded(UPSRUNet, config.unet_arguments, config.seed)
+        stage = DenoiserStage(config, unet, perceptual, sr_net, UNWScheduler(**config.scheduler))
+    trainer = StageTrainer(config, stage, prepare_images(config), make_accelerator(config, name))
     trainer.model.train()
-    profile = Profile(trainer.accelerator.device)
-    batches = profile.watch(trainer, trainer.batches.from_micro_step(0))
-    meter = Meter()
-    return Run(trainer, lambda: trainer._step(batches, meter), profile)
+    meter = Meter(wait_for=trainer.accelerator.device)
+    batches, degradation = trainer.batches, trainer.batches.degradation
 
+    def timed(hr: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        with meter.part("degradation"):
+            return degradation(hr, seeds)
 
-def synchronize(device: torch.device) -> None:
-    """Wait for an accelerator to finish."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+    # What workers do beside the steps takes none of their time; waiting for them does.
+    if config.data.num_workers == 0 or config.data.degrade_on == "device":
+        batches.degradation = timed
+    return Run(trainer, batches.from_micro_step(0), meter)
 
 
 def device_name(device: torch.device) -> str:
@@ -168,7 +122,7 @@ def report(runs: dict[str, Run]) -> str:
     header = ["preset", "s/iteration", "images/s", *PARTS, "rest", "data + degradation"]
     lines = [markdown_table(header, [[preset, *run.row()] for preset, run in runs.items()])]
     run = next(iter(runs.values()))
-    lines.append(f"\nPeak memory: {peak_memory(run.profile.device)}.")
+    lines.append(f"\nPeak memory: {peak_memory(run.trainer.accelerator.device)}.")
     lines.append(paper_figures(run.trainer.model, run.trainer.training.batch_size))
     return "\n".join(line for line in lines if line)
 
@@ -205,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         except (ConfigError, ValueError) as error:
             parser.error(str(error))
         training, data = config.training(args.stage), config.data
-        device = next(iter(runs.values())).profile.device
+        device = next(iter(runs.values())).trainer.accelerator.device
         print(
             f"{args.config.name}, {args.stage}, batch {training.batch_size} x {training.gradient_accumulation}, HR "
             f"{data.hr_size}, {data.num_workers} workers, degradation on the {data.degrade_on}, precision "
@@ -214,8 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for run in runs.values():
             run.measure(2)  # loads kernels and the first photos
             run.seconds_per_step.clear()
-            run.profile.seconds.clear()
-            run.profiled_seconds = 0.0
+            run.shares.clear()
         for _ in range(args.rounds):
             for run in runs.values():
                 run.measure(args.steps)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from trainer.data.config import DataConfig
-from trainer.typed_yaml import apply_overrides, arguments_of, build, load_yaml
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from trainer.data.config import DataConfig, UserPath
+from trainer.typed_yaml import STRICT, apply_overrides, arguments_of, build, load_yaml
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 
 STAGES = ("sr_net", "unet")
-# Follow from `scale`, so that they can not disagree with it.
+# Follow from `scale`, so that they cannot disagree with it.
 DERIVED = ("scale", "out_channels")
 
 
-@dataclass(frozen=True)
-class StageConfig:
+@dataclass(frozen=True, config=STRICT)
+class NetworkTrainingConfig:
     """How one network is trained.
 
     Attributes:
@@ -43,38 +45,25 @@ class StageConfig:
             so that this leaves no grain; 0 is the paper.
     """
 
-    max_steps: int
-    max_minutes: float | None = None
-    batch_size: int = 16
-    gradient_accumulation: int = 1
-    lr: float = 1e-4
+    max_steps: PositiveInt
+    max_minutes: PositiveFloat | None = None
+    batch_size: int = Field(default=16, ge=1, le=65536)  # before a list of so many indices becomes memory
+    gradient_accumulation: PositiveInt = 1
+    lr: PositiveFloat = 1e-4
     lr_schedule: Literal["constant", "cosine"] = "constant"
-    lr_end: float = 0.0
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    max_grad_norm: float | None = None
-    ema_decay: float = 0.999
-    perceptual: Literal["lpips-vgg", "vgg-features"] = "lpips-vgg"
-    perceptual_weight: float = 0.0
+    lr_end: NonNegativeFloat = 0.0
+    warmup_steps: NonNegativeInt = 0
+    weight_decay: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat | None = None
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    perceptual: Literal["lpips-vgg", "st-lpips-vgg", "vgg-features"] = "lpips-vgg"
+    perceptual_weight: NonNegativeFloat = 0.0
     best_metric: Literal["loss", "psnr", "ssim"] = "loss"
     timesteps: Literal["all", "last"] = "all"
-    weight_edits: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "gradient_accumulation"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        # Before a list of so many indices becomes memory.
-        _require(self.batch_size <= 65536, f"batch_size must be at most 65536, not {self.batch_size}")
-        for name in ("lr_end", "warmup_steps", "weight_decay", "perceptual_weight"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
-        for name in ("lr", "max_grad_norm", "max_minutes"):
-            value = getattr(self, name)
-            _require(value is None or value > 0, f"{name} must be above 0, not {value}")
-        _require(0 <= self.ema_decay < 1, f"ema_decay must be in [0,1), not {self.ema_decay}")
-        _require(0 <= self.weight_edits <= 1, f"weight_edits must be in [0,1], not {self.weight_edits}")
+    weight_edits: float = Field(default=0.0, ge=0, le=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TrainConfig:
     """A whole run.
 
@@ -103,66 +92,40 @@ class TrainConfig:
         sr_net_training, unet_training: how each is trained.
     """
 
-    output_dir: Path
+    output_dir: UserPath
     data: DataConfig
-    sr_net_training: StageConfig
-    unet_training: StageConfig
+    sr_net_training: NetworkTrainingConfig
+    unet_training: NetworkTrainingConfig
     stage: Literal["sr_net", "unet", "both"] = "both"
-    sr_net_from: Path | None = None
+    sr_net_from: UserPath | None = None
     init_from: str | None = None
-    scale: int = 4
-    seed: int = 0
+    scale: Literal[1, 2, 4, 8] = 4
+    seed: NonNegativeInt = 0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     gradient_checkpointing: bool = False
     compile: bool = False
     channels_last: bool = True
     tf32: bool = False
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
-    log_every: int = 50
-    validate_every: int = 1000
-    checkpoint_every: int = 1000
-    checkpoints_total_limit: int | None = 2
-    sr_net: dict[str, Any] = field(default_factory=dict, metadata=arguments_of(ATDModel, without=DERIVED))
-    unet: dict[str, Any] = field(default_factory=dict, metadata=arguments_of(UPSRUNet, without=DERIVED))
-    scheduler: dict[str, Any] = field(default_factory=dict, metadata=arguments_of(UNWScheduler))
+    log_every: PositiveInt = 50
+    validate_every: NonNegativeInt = 1000
+    checkpoint_every: NonNegativeInt = 1000
+    checkpoints_total_limit: PositiveInt | None = 2
+    sr_net: Annotated[dict[str, Any], arguments_of(ATDModel, without=DERIVED)] = Field(default_factory=dict)
+    unet: Annotated[dict[str, Any], arguments_of(UPSRUNet, without=DERIVED)] = Field(default_factory=dict)
+    scheduler: Annotated[dict[str, Any], arguments_of(UNWScheduler)] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require(self.scale in (1, 2, 4, 8), f"scale must be 1, 2, 4 or 8, not {self.scale}")
-        for name in ("seed", "validate_every", "checkpoint_every"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
-        _require(len(set(self.trackers)) == len(self.trackers), f"trackers names one twice: {', '.join(self.trackers)}")
-        _require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
-        limit = self.checkpoints_total_limit
-        _require(limit is None or limit >= 1, f"checkpoints_total_limit must be at least 1 or null, not {limit}")
-        _require(
-            self.sr_net_training.timesteps == "all",
-            "sr_net_training.timesteps: the SR network has no timesteps; set unet_training.timesteps",
-        )
-        _require(
-            self.sr_net_training.weight_edits == 0,
-            "sr_net_training.weight_edits: the SR network has no noise; set unet_training.weight_edits",
-        )
-        self._check_crops()
-
-    def _check_crops(self) -> None:
-        data, lr_size = self.data, self.data.hr_size // self.scale
-        _require(
-            data.hr_size > 0 and data.hr_size % self.scale == 0,
-            f"data.hr_size {data.hr_size} must be a multiple of scale {self.scale}",
-        )
-        if "unet" in self.stages:
-            arguments = self.unet_arguments
-            levels = len(arguments.get("channel_mult", (1, 2, 2, 4)))
-            unit = arguments.get("window_size", 8) * 2 ** (levels - 1)
-            _require(
-                lr_size % unit == 0,
-                f"data.hr_size / scale = {lr_size} must be a multiple of unet.window_size * 2^(levels - 1) = {unit}",
+        if len(set(self.trackers)) != len(self.trackers):
+            raise ValueError(f"trackers names one twice: {', '.join(self.trackers)}")
+        if self.sr_net_training.timesteps != "all":
+            raise ValueError("sr_net_training.timesteps: the SR network has no timesteps; set unet_training.timesteps")
+        if self.sr_net_training.weight_edits:
+            raise ValueError(
+                "sr_net_training.weight_edits: the SR network has no noise; set unet_training.weight_edits"
             )
-            image_size = arguments.get("image_size", 64)
-            _require(
-                lr_size == image_size,
-                f"unet.image_size {image_size} must be data.hr_size / scale = {lr_size}",
-            )
+        if self.data.hr_size % self.scale:
+            raise ValueError(f"data.hr_size {self.data.hr_size} must be a multiple of scale {self.scale}")
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -184,7 +147,7 @@ class TrainConfig:
         """Where the denoiser's stage finds its g."""
         return self.sr_net_from or self.output_dir / "model"
 
-    def training(self, stage: str) -> StageConfig:
+    def training(self, stage: str) -> NetworkTrainingConfig:
         """How the network ``stage`` is trained."""
         return {"sr_net": self.sr_net_training, "unet": self.unet_training}[stage]
 
@@ -196,8 +159,3 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         ConfigError: with one line that names the file or the key.
     """
     return build(TrainConfig, apply_overrides(load_yaml(path), overrides))
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

@@ -15,15 +15,22 @@ from accelerate import Accelerator
 
 from trainer.config import STAGES, TrainConfig
 from trainer.data.batches import Batches, derived_seed
+from trainer.data.sources.opening import Images
 from trainer.ema import EMA
-from trainer.evaluation.scoring import Evaluation
 from trainer.meter import Meter
 from trainer.optimization import learning_rate, make_optimizer
 from trainer.output.atomic_folders import remove_leftovers
-from trainer.output.checkpointing import Progress, load_checkpoint, put_aside_later, save_checkpoint
+from trainer.output.checkpointing import (
+    StageProgress,
+    architecture,
+    load_checkpoint,
+    put_aside_later,
+    save_checkpoint,
+)
 from trainer.sharding import check_launch, whole
-from trainer.stages import Stage
+from trainer.stages import TrainingStage
 from trainer.stop_signals import StopSignals
+from trainer.validation import Validation
 
 logger = logging.getLogger("trainer")
 
@@ -38,13 +45,14 @@ class StageTrainer:
     Args:
         config: the whole run.
         stage: the network and its losses.
+        images: to train and to validate on.
         accelerator: with the gradient accumulation of this stage.
 
     Raises:
-        ConfigError: images that can not be used, or a way of launching that is not supported.
+        ConfigError: no image can be read, or this way of launching is not supported.
     """
 
-    def __init__(self, config: TrainConfig, stage: Stage[Any], accelerator: Accelerator):
+    def __init__(self, config: TrainConfig, stage: TrainingStage[Any], images: Images, accelerator: Accelerator):
         check_launch(accelerator, config)
         self.config, self.stage, self.accelerator = config, stage, accelerator
         self.training = config.training(stage.name)
@@ -54,8 +62,7 @@ class StageTrainer:
         device = accelerator.device
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
 
-        network = stage.build_model()
-        architecture = {key: value for key, value in network.config.items() if not key.startswith("_")}
+        network = stage.network
         network.to(memory_format=memory_format)
         # Beside the accelerator: what is validated and exported, filled with the averaged weights when it is needed.
         self._averaged = copy.deepcopy(network).eval().requires_grad_(False) if accelerator.is_main_process else None
@@ -72,6 +79,7 @@ class StageTrainer:
 
         self.batches = Batches(
             config.data,
+            images.train,
             config.scale,
             self.training.batch_size,
             self.seed,
@@ -80,11 +88,11 @@ class StageTrainer:
             accelerator.num_processes,
             memory_format,
         )
-        order = {"images": len(self.batches.source), "images per step": self.images_per_step, "seed": config.seed}
-        self.progress = Progress(stage.name, architecture, order=order)
-        self.evaluation: Evaluation | None = None
-        if config.data.has_validation and accelerator.is_main_process:
-            self.evaluation = Evaluation(config, stage, accelerator, self.seed)
+        order = {"images": len(images.train), "images per step": self.images_per_step, "seed": config.seed}
+        self.progress = StageProgress(stage.name, architecture(network), order=order)
+        self.validation: Validation | None = None
+        if images.val is not None and accelerator.is_main_process:
+            self.validation = Validation(config, images.val, stage, accelerator, self.seed)
 
     @property
     def images_per_step(self) -> int:
@@ -121,7 +129,7 @@ class StageTrainer:
         self.model.train()
         with StopSignals() as signals:
             while progress.step < self.training.max_steps and not progress.finished:
-                self._step(batches, meter)
+                self.step(batches, meter)
                 minutes = (time.monotonic() - start) / 60
                 progress.minutes = minutes_before + minutes
                 late = self.training.max_minutes is not None and minutes >= self.training.max_minutes
@@ -160,29 +168,36 @@ class StageTrainer:
             )  # fmt: skip
         self.progress.order = order
 
-    def _step(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], meter: Meter) -> None:
-        """One optimiser step."""
-        accelerator, step = self.accelerator, self.progress.step
-        rate = learning_rate(self.training, step)
+    def step(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], meter: Meter) -> None:
+        """One optimiser step.
+
+        Args:
+            batches: of which each micro-step takes one.
+            meter: gets the losses, and the time of the parts data, forward, backward, optimiser and EMA.
+        """
+        accelerator, accumulation = self.accelerator, self.training.gradient_accumulation
+        rate = learning_rate(self.training, self.progress.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        for micro in range(self.training.gradient_accumulation):
-            waiting = time.monotonic()
-            lr, hr = next(batches)
-            meter.waited(time.monotonic() - waiting)
-            generators = self._generators(step * self.training.gradient_accumulation + micro)
+        for micro in range(accumulation):
+            with meter.part("data"):
+                lr, hr = next(batches)
+            generators = self._generators(self.progress.step * accumulation + micro)
             with accelerator.accumulate(self.model):
-                with accelerator.autocast():
+                with meter.part("forward"), accelerator.autocast():
                     losses = self.stage.losses(self.model, lr, hr, generators)
-                accelerator.backward(losses["loss"])
-                if accelerator.sync_gradients:
-                    limit = self.training.max_grad_norm
-                    norm = accelerator.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
-                    meter.add({"grad_norm": whole(norm)})
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                with meter.part("backward"):
+                    accelerator.backward(losses["loss"])
+                with meter.part("optimiser"):
+                    if accelerator.sync_gradients:
+                        limit = math.inf if self.training.max_grad_norm is None else self.training.max_grad_norm
+                        norm = accelerator.clip_grad_norm_(self.model.parameters(), limit)
+                        meter.add({"grad_norm": whole(norm)})
+                    self.optimizer.step()
+                    self.optimizer.zero_grad()
             meter.add({name: value.detach() for name, value in losses.items()})
-        self.ema.update(accelerator.unwrap_model(self.model))
+        with meter.part("EMA"):
+            self.ema.update(accelerator.unwrap_model(self.model))
         self.progress.step += 1
         meter.stepped()
 
@@ -213,14 +228,14 @@ class StageTrainer:
         remaining = (self.training.max_steps - self.progress.step) * seconds / 60
         means = ", ".join(f"{name} {value:.5f}" for name, value in reading.means.items())
         self._log(
-            f"{means}, lr {rate:.2e}, {seconds:.3f} s/step ({reading.data_share:.0%} data), "
+            f"{means}, lr {rate:.2e}, {seconds:.3f} s/step ({reading.shares['data']:.0%} data), "
             f"{speed:.1f} images/s, {memory:.2f} GiB, {remaining:.0f} min to go"
         )
         scalars = {
             **reading.means,
             "lr": rate,
             "seconds_per_step": seconds,
-            "data_share": reading.data_share,
+            "data_share": reading.shares["data"],
             "images_per_second": speed,
             "memory_gib": memory,
         }
@@ -231,23 +246,23 @@ class StageTrainer:
         self.ema.copy_to(self._averaged)
         if self._averaged is not None:
             better = True
-            if self.evaluation is not None:
-                better = self._evaluate(self.evaluation)
+            if self.validation is not None:
+                better = self._is_best(self.validation)
             if better:
                 self.stage.export(self.folder / "model", self._averaged)
         self.accelerator.wait_for_everyone()
 
-    def _evaluate(self, evaluation: Evaluation) -> bool:
-        """Whether this is the best score so far."""
+    def _is_best(self, validation: Validation) -> bool:
+        """Score the averaged weights; whether this is the best score so far."""
         assert self._averaged is not None
         progress = self.progress
         self._averaged.to(self.accelerator.device)
-        report = evaluation.run(self._averaged, progress.step)
+        scores = validation.run(self._averaged, progress.step)
         self._averaged.to("cpu")
-        score = evaluation.score(report, self.training.best_metric)
+        score = validation.score(scores, self.training.best_metric)
         best = progress.best_score is None or score > progress.best_score
         if best:
-            progress.best_score, progress.best_step, progress.best_scores = score, progress.step, report
+            progress.best_score, progress.best_step, progress.best_scores = score, progress.step, scores
         return best
 
     def _export(self, name: str) -> None:

@@ -1,9 +1,11 @@
-"""What a training run tells about its steps: mean losses, speed and memory."""
+"""Figures of the training steps: mean losses, speed, memory, and where the time goes."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
@@ -18,26 +20,35 @@ class Reading:
     Attributes:
         means: of all that was added, over all processes.
         seconds_per_step: wall-clock time.
-        data_share: part of it, in [0,1], that this process waited for data.
+        shares: of that time, in [0,1], by part of the step. Where a device computes beside the host, the host's time
+            alone; ``data``, for which the host waits, is always whole.
         memory: most bytes in use: on a GPU of this process's tensors, elsewhere of the process, at this moment.
     """
 
     means: dict[str, float]
     seconds_per_step: float
-    data_share: float
+    shares: dict[str, float]
     memory: int
 
 
 class Meter:
-    """Means of losses and times since it was last read; tensors stay on their device until then."""
+    """Means of losses and times since it was last read; tensors stay on their device until then.
 
-    def __init__(self) -> None:
-        self._reset()
+    Args:
+        wait_for: device that is waited for after each part of a step, so that its work counts there; slower.
+    """
 
-    def _reset(self) -> None:
+    def __init__(self, wait_for: torch.device | None = None) -> None:
+        self.wait_for = wait_for
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything since the last reading."""
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = defaultdict(int)
-        self._steps, self._waited, self._since = 0, 0.0, time.monotonic()
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._inner = 0.0
+        self._steps, self._since = 0, time.perf_counter()
 
     def add(self, values: dict[str, torch.Tensor]) -> None:
         """Scalars on the training device, the same names on every process."""
@@ -45,9 +56,17 @@ class Meter:
             self._sums[name] = self._sums[name] + value if name in self._sums else value.float()
             self._counts[name] += 1
 
-    def waited(self, seconds: float) -> None:
-        """Time that went by until a batch was there."""
-        self._waited += seconds
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count the time of a part of a step; a part inside another one counts for itself alone."""
+        outer, self._inner = self._inner, 0.0
+        start = time.perf_counter()
+        yield
+        if self.wait_for is not None and self.wait_for.type != "cpu":
+            torch.accelerator.synchronize(self.wait_for)
+        seconds = time.perf_counter() - start
+        self._seconds[name] += seconds - self._inner
+        self._inner = outer + seconds
 
     def stepped(self) -> None:
         """An optimiser step is done."""
@@ -59,9 +78,10 @@ class Meter:
         means = torch.stack([total / self._counts[name] for name, total in self._sums.items()])
         means = accelerator.reduce(means, "mean")
         values = dict(zip(self._sums, means.tolist(), strict=True))
-        seconds = time.monotonic() - self._since
-        reading = Reading(values, seconds / self._steps, self._waited / seconds, _memory(accelerator.device))
-        self._reset()
+        seconds = time.perf_counter() - self._since
+        shares = {name: part / seconds for name, part in self._seconds.items()}
+        reading = Reading(values, seconds / self._steps, shares, _memory(accelerator.device))
+        self.reset()
         return reading
 
 

@@ -7,17 +7,17 @@ import math
 import torch
 from torch import nn
 
-from trainer.config import StageConfig
+from trainer.config import NetworkTrainingConfig
 
 
-def make_optimizer(network: nn.Module, config: StageConfig, device: torch.device) -> torch.optim.AdamW:
+def make_optimizer(network: nn.Module, config: NetworkTrainingConfig, device: torch.device) -> torch.optim.AdamW:
     """AdamW for a network on ``device``."""
     # The fused implementation is several times faster on CPU, too.
     fused = device.type in ("cpu", "cuda")
     return torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
-def learning_rate(config: StageConfig, step: int) -> float:
+def learning_rate(config: NetworkTrainingConfig, step: int) -> float:
     """Learning rate of optimiser step ``step``, counted from 0: linear warm-up, then constant or a cosine."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps

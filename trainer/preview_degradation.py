@@ -19,9 +19,10 @@ import torch.nn.functional as F
 
 from trainer.config import STAGES, TrainConfig, load_config
 from trainer.data.batches import Batches, derived_seed
-from trainer.evaluation.validation import save_png
-from trainer.preflight import check_data
+from trainer.data.sources.base import ImageSource
+from trainer.preparation import prepare_images
 from trainer.typed_yaml import ConfigError
+from upsr_core.pixels import to_pil
 
 COLUMNS = 3
 GAP = 8
@@ -49,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Held-out images are not looked at, so they need not be there.
         training = dataclasses.replace(config.data, val_dir=None, val_lr_dir=None, val_shards=None, val_dataset=None)
         config = dataclasses.replace(config, data=training)
-        check_data(config)
-        save_png(sheet(first_pairs(config, arguments.count)), arguments.output)
+        source = prepare_images(config).train
+        to_pil(sheet(first_pairs(config, source, arguments.count))).save(arguments.output)
     except (ConfigError, OSError) as error:
         print(f"preview_degradation.py: error: {error}", file=sys.stderr)
         return 2
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def first_pairs(config: TrainConfig, count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def first_pairs(config: TrainConfig, source: ImageSource, count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The first ``count`` pairs that the first stage trains on, before a pool mixes them.
 
     Returns:
@@ -69,7 +70,7 @@ def first_pairs(config: TrainConfig, count: int) -> list[tuple[torch.Tensor, tor
     # Where the training would degrade: other devices draw other noise.
     device = torch.device("cuda" if data.degrade_on == "device" and torch.cuda.is_available() else "cpu")
     seed = derived_seed(config.seed, STAGES.index(config.stages[0]))
-    batches = Batches(data, config.scale, 1, seed, device, rank=0, world_size=1)
+    batches = Batches(data, source, config.scale, 1, seed, device, rank=0, world_size=1)
     return [(lr[0].cpu(), hr[0].cpu()) for lr, hr in islice(batches.from_micro_step(0), count)]
 
 

@@ -1,4 +1,4 @@
-"""The two networks as things to train: how each is built, and its losses on a batch."""
+"""The two networks as things to train: the losses on a batch, what is validated, and what is exported."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.evaluation.validation import Upscaler, pipeline_upscaler, sr_upscaler
-from trainer.initial_weights import initial_pipeline
+from trainer.data.held_out import Upscaler
 from trainer.losses.terms import PerceptualLoss
-from trainer.output.export import export
+from trainer.output.export import export_pipeline, export_sr_net
 from trainer.weight_edits import edit_weights
-from upsr_core import ATDModel, UNWScheduler, UPSRUNet
+from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
 from upsr_core.models import denoiser_input
 from upsr_core.resampling import upsample
 from upsr_core.uncertainty import uncertainty
@@ -27,11 +26,12 @@ Losses = dict[str, torch.Tensor]
 Network = TypeVar("Network", ATDModel, UPSRUNet)
 
 
-class Stage(ABC, Generic[Network]):
+class TrainingStage(ABC, Generic[Network]):
     """The training of one network.
 
     Args:
         config: the whole run.
+        network: with its initial weights.
         perceptual: None where the perceptual term has no weight.
     """
 
@@ -40,13 +40,9 @@ class Stage(ABC, Generic[Network]):
     method: ClassVar[str]
     """What validation calls the result."""
 
-    def __init__(self, config: TrainConfig, perceptual: PerceptualLoss | None):
+    def __init__(self, config: TrainConfig, network: Network, perceptual: PerceptualLoss | None):
         self.config, self.perceptual = config, perceptual
-        self.scheduler = UNWScheduler(**config.scheduler)
-
-    @abstractmethod
-    def build_model(self) -> Network:
-        """The network with its initial weights."""
+        self.network: Network = network
 
     @abstractmethod
     def losses(
@@ -55,7 +51,7 @@ class Stage(ABC, Generic[Network]):
         """Scalar losses of a batch; ``"loss"`` is the one to minimise.
 
         Args:
-            model: what `build_model` gave, perhaps wrapped for distributed training.
+            model: the network, perhaps wrapped for distributed training.
             lr, hr: (B,3,h,w) and (B,3,s*h,s*w) in [0,1].
             generators: one for each sample, on the CPU, so that every kind of device draws the same.
         """
@@ -78,22 +74,15 @@ class Stage(ABC, Generic[Network]):
             self.perceptual.to(device)
 
 
-class SRNetStage(Stage[ATDModel]):
+class SRNetStage(TrainingStage[ATDModel]):
     """Training of g: L1 distance in [0,1] units, plus weighted perceptual distance."""
 
     name, method = "sr_net", "g"
 
-    def build_model(self) -> ATDModel:
-        """g with its initial weights."""
-        network = build_seeded(ATDModel, self.config.sr_net_arguments, self.config.seed)
-        if self.config.init_from is not None:
-            network.load_state_dict(initial_pipeline(self.config).sr_net.state_dict())
-        return network
-
     def losses(
         self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> Losses:
-        """``l1``, ``perceptual`` where it is wanted, and ``loss``; see `Stage.losses`. Nothing is random here."""
+        """``l1``, ``perceptual`` where it has a weight, and ``loss``; see `TrainingStage.losses`. Nothing is random."""
         del generators
         sr = model(lr, return_dict=False)[0].float()
         weight = self.config.sr_net_training.perceptual_weight
@@ -105,35 +94,36 @@ class SRNetStage(Stage[ATDModel]):
 
     def export(self, folder: Path, network: ATDModel) -> None:
         """g alone: there is no denoiser for it yet."""
-        export(folder, network, None, self.scheduler)
+        export_sr_net(folder, network)
 
 
-class DenoiserStage(Stage[UPSRUNet]):
+class DenoiserStage(TrainingStage[UPSRUNet]):
     """Training of the denoiser for a frozen g: squared error in [-1,1] units plus weighted perceptual distance (Eq. 9).
 
     Args:
-        config, perceptual: as in `Stage`.
+        config, perceptual: as for `TrainingStage`.
+        network: the denoiser with its initial weights.
         sr_net: g, which is run once per batch.
+        scheduler: of the diffusion.
     """
 
     name, method = "unet", "upsr"
 
-    def __init__(self, config: TrainConfig, perceptual: PerceptualLoss | None, sr_net: ATDModel):
-        super().__init__(config, perceptual)
-        self.sr_net = sr_net.eval().requires_grad_(False)
-        self.sr_condition: bool = config.unet_arguments.get("sr_condition", True)
-
-    def build_model(self) -> UPSRUNet:
-        """The denoiser with its initial weights."""
-        network = build_seeded(UPSRUNet, self.config.unet_arguments, self.config.seed)
-        if self.config.init_from is not None:
-            network.load_state_dict(initial_pipeline(self.config).unet.state_dict())
-        return network
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: UPSRUNet,
+        perceptual: PerceptualLoss | None,
+        sr_net: ATDModel,
+        scheduler: UNWScheduler,
+    ):
+        super().__init__(config, network, perceptual)
+        self.sr_net, self.scheduler = sr_net.eval().requires_grad_(False), scheduler
 
     def losses(
         self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> Losses:
-        """``mse``, ``perceptual`` where it is wanted, and ``loss``; see `Stage.losses`."""
+        """``mse``, ``perceptual`` where it has a weight, and ``loss``; see `TrainingStage.losses`."""
         x0 = 2 * hr - 1
         first = len(self.scheduler) - 1 if self.config.unet_training.timesteps == "last" else 0
         t = torch.cat([torch.randint(first, len(self.scheduler), (1,), generator=one) for one in generators])
@@ -141,7 +131,9 @@ class DenoiserStage(Stage[UPSRUNet]):
         # What is held out is scored with the weights of the paper.
         edits = self.config.unet_training.weight_edits if model.training else 0.0
         edit = partial(edit_weights, generators=generators, share=edits) if edits else None
-        sample, condition = noisy_input(self.sr_net, self.scheduler, lr, x0, noise, t, self.sr_condition, edit)
+        sample, condition = noisy_input(
+            self.sr_net, self.scheduler, lr, x0, noise, t, self.network.config["sr_condition"], edit
+        )
         estimate = model(sample, t.to(hr.device), condition, return_dict=False)[0].float()
         weight = self.config.unet_training.perceptual_weight
         return _add_perceptual({"mse": F.mse_loss(estimate, x0)}, self.perceptual, weight, estimate, x0)
@@ -157,7 +149,7 @@ class DenoiserStage(Stage[UPSRUNet]):
 
     def export(self, folder: Path, network: UPSRUNet) -> None:
         """The whole pipeline."""
-        export(folder, self.sr_net, network, self.scheduler)
+        export_pipeline(folder, self.sr_net, network, self.scheduler)
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
         """Move all that the losses need."""
@@ -201,14 +193,6 @@ def noisy_input(
     return denoiser_input(state, sr, upsampled, scale=scale, sr_condition=sr_condition)
 
 
-def build_seeded(cls: type[Network], arguments: dict[str, Any], seed: int) -> Network:
-    """A network whose initial weights depend on the seed alone."""
-    # torch's initialisers draw from the global generator only: its state is put back afterwards.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return cls(**arguments)
-
-
 def _add_perceptual(
     losses: Losses, perceptual: PerceptualLoss | None, weight: float, estimate: torch.Tensor, target: torch.Tensor
 ) -> Losses:
@@ -218,3 +202,27 @@ def _add_perceptual(
         losses["perceptual"] = perceptual(estimate, target)
         total = total + weight * losses["perceptual"]
     return {"loss": total, **losses}
+
+
+def sr_upscaler(sr_net: ATDModel) -> Upscaler:
+    """g by itself."""
+
+    @torch.no_grad()
+    def upscale(lr: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+        del seeds
+        return sr_net(lr, return_dict=False)[0].float()
+
+    return upscale
+
+
+def pipeline_upscaler(unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler, steps: int | None = None) -> Upscaler:
+    """The whole pipeline, in all steps or so many; each photo has noise of its own, the same every time."""
+    # The pipeline selects steps: let it do so with a scheduler that training does not use.
+    pipe = UPSRPipeline(unet, sr_net, UNWScheduler.from_config(scheduler.config))
+    pipe.set_progress_bar_config(disable=True)
+
+    def upscale(lr: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return pipe(lr, steps, generator=generators, tile_size=0, output_type="pt", return_dict=False)[0]
+
+    return upscale

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":
     # The launcher puts this file's folder first: the repository lets an uninstalled clone work, and keeps the
@@ -21,16 +20,13 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import ProjectConfiguration, parse_flag_from_env
 
 from trainer.config import TrainConfig, load_config
-from trainer.initial_weights import initial_pipeline
 from trainer.loop import DivergedError, StageTrainer
 from trainer.output.atomic_folders import NotWrittenError, damage, restore_replaced
-from trainer.output.checkpointing import Progress, list_checkpoints, newest_whole, read_progress
-from trainer.output.export import load_sr_net
+from trainer.output.checkpointing import StageProgress, list_checkpoints, newest_whole, read_progress
 from trainer.output.hub_upload import prepare_repository, upload
 from trainer.output.model_card import model_card
 from trainer.output.tracking import make_trackers, start_trackers
-from trainer.preflight import load_perceptual, preflight
-from trainer.stages import DenoiserStage, SRNetStage, Stage
+from trainer.preparation import prepare
 from trainer.typed_yaml import ConfigError, to_plain
 
 logger = logging.getLogger("trainer")
@@ -93,7 +89,7 @@ def run(config: TrainConfig, resume: str | None = None, push_to_hub: str | None 
         0 when all stages have finished, 1 when it was interrupted or the upload failed.
 
     Raises:
-        ConfigError: the run can not start.
+        ConfigError: the run cannot start.
     """
     # PartialState does not look there by itself, as Accelerator does.
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
@@ -101,7 +97,7 @@ def run(config: TrainConfig, resume: str | None = None, push_to_hub: str | None 
         logger.setLevel(logging.WARNING)
     for folder in (config.output_dir, *(config.output_dir / "checkpoints" / name for name in config.stages)):
         restore_replaced(folder)
-    preflight(config)
+    parts = prepare(config)
     if push_to_hub is not None:
         if "unet" not in config.stages:
             raise ConfigError("--push-to-hub: stage sr_net makes no whole model; use stage unet or both")
@@ -118,9 +114,8 @@ def run(config: TrainConfig, resume: str | None = None, push_to_hub: str | None 
         if accelerator.is_main_process:
             text = yaml.safe_dump(plain, sort_keys=False)
             (config.output_dir / "config.yaml").write_text(text, encoding="utf-8")
-        stage = make_stage(config, name)
         start_trackers(accelerator, name, plain)
-        trainer = StageTrainer(config, stage, accelerator)
+        trainer = StageTrainer(config, parts.stage(name), parts.images, accelerator)
         finished = trainer.run(checkpoint)
         # Not end_training, which would also part the processes before the next stage.
         for tracker in accelerator.trackers:
@@ -134,7 +129,7 @@ def run(config: TrainConfig, resume: str | None = None, push_to_hub: str | None 
     return 0
 
 
-def publish(config: TrainConfig, progress: Progress, push_to_hub: str | None) -> bool:
+def publish(config: TrainConfig, progress: StageProgress, push_to_hub: str | None) -> bool:
     """Give the model its card, and upload both where that is wanted; False if the upload failed."""
     folder = config.output_dir / "model"
     # Without held-out images nothing is scored, and the model is the last one.
@@ -199,20 +194,6 @@ def make_accelerator(config: TrainConfig, stage: str) -> Accelerator:
         log_with=make_trackers(config, stage) or None,
         project_config=ProjectConfiguration(str(config.output_dir), logging_dir=str(config.output_dir / "logs")),
     )
-
-
-def make_stage(config: TrainConfig, name: str) -> Stage[Any]:
-    """The stage with all that its losses need."""
-    perceptual = load_perceptual(config, name)
-    if name == "sr_net":
-        return SRNetStage(config, perceptual)
-    if config.stage == "unet" and config.init_from is not None and config.sr_net_from is None:
-        return DenoiserStage(config, perceptual, initial_pipeline(config).sr_net)
-    sr_net = load_sr_net(config.sr_net_folder)
-    scale = sr_net.config["scale"]
-    if scale != config.scale:
-        raise ConfigError(f"{config.sr_net_folder}: has scale {scale}, the configuration {config.scale}")
-    return DenoiserStage(config, perceptual, sr_net)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,53 @@
-"""YAML into dataclasses: unknown keys are refused with the nearest valid name, and all types are checked."""
+"""YAML into pydantic dataclasses: files over a base, overrides, and one line that names the key of a mistake."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import inspect
-import math
-import types
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
+from pydantic import ConfigDict, GetPydanticSchema, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 T = TypeVar("T")
+# Values are what they are written as: true is no number, and 1 is not true.
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+# Of a dataclass, and of the arguments of a function.
+_UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line and names the key."""
 
 
-def arguments_of(callable_: Callable[..., Any], *, without: Sequence[str] = ()) -> dict[str, Any]:
-    """Metadata for a ``dict`` field of keyword arguments: its keys and types are those of ``callable_``.
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers and booleans: 1e-4 is a number, and ``no`` is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$", re.IGNORECASE), list("tTfF"))
+_FLOAT = re.compile(r"^[-+]?((\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|\.inf)$|^\.nan$", re.IGNORECASE)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+def _construct_number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
+    number = loader.construct_yaml_float(node)
+    return int(number) if number.is_integer() else number  # 2e5 steps
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_number)
+
+
+def arguments_of(callable_: Callable[..., Any], *, without: Sequence[str] = ()) -> GetPydanticSchema:
+    """Annotation of a ``dict`` of keyword arguments: its keys and types are those of ``callable_``, none is required.
 
     Args:
         callable_: a function, or a class whose constructor's arguments are meant.
@@ -30,14 +56,16 @@ def arguments_of(callable_: Callable[..., Any], *, without: Sequence[str] = ()) 
     function = callable_.__init__ if inspect.isclass(callable_) else callable_
     hints = get_type_hints(function)
     names = [name for name in inspect.signature(function).parameters if name != "self" and name not in without]
-    return {"arguments": {name: hints[name] for name in names}}
+    arguments = TypedDict(callable_.__name__, {name: hints[name] for name in names}, total=False)  # type: ignore[misc]
+    arguments.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
+    return GetPydanticSchema(lambda _, handler: handler(arguments))
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, over that of the file which its key ``base`` names, relative to it.
 
     Raises:
-        ConfigError: a file that can not be read, or bases that go round in a circle.
+        ConfigError: a file that cannot be read, or bases that go round in a circle.
     """
     return _load_over_base(path, ())
 
@@ -56,7 +84,7 @@ def _load_over_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 def _load_mapping(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except (yaml.YAMLError, RecursionError) as error:
@@ -70,7 +98,7 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
     """``content`` with ``section.key=value`` applied; values are YAML, as in ``[1,2]`` or ``null``.
 
     Raises:
-        ConfigError: an override that can not be read, or two of one key.
+        ConfigError: an override that cannot be read, or two of one key.
     """
     result = dict(content)
     given: dict[str, str] = {}
@@ -79,7 +107,7 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
         if not equals or not key:
             raise ConfigError(f"{override!r}: an override must read key=value or section.key=value")
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, _Loader)
         except yaml.YAMLError as error:
             raise ConfigError(f"{override!r}: the value is not YAML; quote it") from error
         if key in given:
@@ -110,132 +138,64 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def to_plain(value: Any) -> Any:
-    """A configuration as what YAML can write and `build` can read again."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {name: to_plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    """A configuration as values that YAML can write and `build` can read again."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
 
 
 def build(cls: type[T], content: Mapping[str, Any], where: str = "") -> T:
-    """The dataclass ``cls`` filled from ``content``, checked against its type hints throughout.
+    """The dataclass ``cls`` filled from ``content``, checked against its annotations throughout.
 
     Args:
-        cls: a dataclass; fields with the metadata of `arguments_of` are checked against that.
+        cls: a pydantic dataclass with the configuration `STRICT`; dataclasses inside need none of their own.
         content: the values, nested as the dataclasses are.
         where: key of ``content`` itself, for messages.
 
     Raises:
-        ConfigError: an unknown or missing key, or a value of the wrong type.
+        ConfigError: an unknown or missing key, or a value of the wrong type or range.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = get_type_hints(cls)
-    _refuse_unknown(content, fields, where)
-    values = {}
-    for name, field in fields.items():
-        key = _join(where, name)
-        if name in content:
-            values[name] = _field_value(content[name], hints[name], field.metadata, key)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{key}: is missing and has no default; set it in the file or as {key}=VALUE")
     try:
-        return cls(**values)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+        # As JSON, where a list may be a tuple, and text a path, without any other conversion.
+        return TypeAdapter(cls).validate_json(json.dumps(content, default=str))
+    except ValidationError as error:
+        raise _first_mistake(error, cls, where) from error
 
 
-def _field_value(value: Any, hint: Any, metadata: Mapping[str, Any], key: str) -> Any:
-    arguments = metadata.get("arguments")
-    if arguments is None:
-        return _coerce(value, hint, key)
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{key}: must be a section of keys and values, not {value!r}")
-    _refuse_unknown(value, arguments, key)
-    return {name: _coerce(item, arguments[name], _join(key, name)) for name, item in value.items()}
+def _first_mistake(error: ValidationError, cls: type, where: str) -> ConfigError:
+    # A key that is wrongly spelled is often missing, too.
+    first = min(error.errors(), key=lambda mistake: mistake["type"] not in _UNKNOWN_KEY)
+    kind, message = first["type"], first["msg"]
+    place = [part for part in first["loc"] if part != "[key]"]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):
+        return cause
+    key = _key(where, place)
+    if kind in _UNKNOWN_KEY:
+        (near,) = difflib.get_close_matches(str(place[-1]), _known_keys(cls, place[:-1]), n=1, cutoff=0.0)
+        return ConfigError(f"{key}: no such key; did you mean {_key(where, [*place[:-1], near])}?")
+    if kind == "missing":
+        return ConfigError(f"{key}: is missing and has no default; set it in the file or as {key}=VALUE")
+    if cause is not None:
+        return ConfigError(f"{key}: {cause}" if key else str(cause))
+    for theirs, ours in (
+        ("Input should be", "must be"),
+        ("an object", "a section of keys and values"),
+        ("valid array", "list such as [1,2]"),
+    ):
+        message = message.replace(theirs, ours)
+    return ConfigError(f"{key}: {message}, not {first['input']!r}")
 
 
-def _refuse_unknown(content: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
-    for name in content:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-            hint = f"did you mean {_join(where, near[0])}?" if near else "it has no keys"
-            raise ConfigError(f"{_join(where, str(name))}: no such key; {hint}")
+def _key(where: str, place: Sequence[int | str]) -> str:
+    parts = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return f"{where}{parts}".lstrip(".")
 
 
-def _join(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
-
-
-def _coerce(value: Any, hint: Any, key: str) -> Any:
-    """``value`` as the type ``hint`` asks, or ConfigError."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return _coerce_union(value, get_args(hint), key)
-    if origin is Literal:
-        if value is False and "no" in get_args(hint):
-            value = "no"  # as which YAML 1.1 reads it unless it is quoted
-        if value not in get_args(hint):
-            raise ConfigError(f"{key}: must be one of {', '.join(map(str, get_args(hint)))}, not {value!r}")
-        return value
-    if origin in (tuple, list, Sequence):
-        return _coerce_sequence(value, hint, key)
-    if origin in (dict, Mapping):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{key}: must be a section of keys and values, not {value!r}")
-        return dict(value)
-    if hint is Any:
-        return value
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{key}: must be a section of keys and values, not {value!r}")
-        return build(hint, value, key)  # type: ignore[arg-type]
-    return _coerce_scalar(value, hint, key)
-
-
-def _coerce_union(value: Any, members: tuple[Any, ...], key: str) -> Any:
-    if value is None and type(None) in members:
-        return None
-    errors = []
-    for member in members:
-        if member is not type(None):
-            try:
-                return _coerce(value, member, key)
-            except ConfigError as error:
-                errors.append(error)
-    raise errors[0]
-
-
-def _coerce_sequence(value: Any, hint: Any, key: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise ConfigError(f"{key}: must be a list such as [1,2], not {value!r}")
-    members = get_args(hint)
-    if get_origin(hint) is tuple and members[-1] is not Ellipsis:
-        if len(value) != len(members):
-            raise ConfigError(f"{key}: must have {len(members)} entries, not {len(value)}")
-    else:
-        members = (members[0],) * len(value)
-    return tuple(
-        _coerce(item, member, f"{key}[{i}]") for i, (item, member) in enumerate(zip(value, members, strict=True))
-    )
-
-
-def _coerce_scalar(value: Any, hint: Any, key: str) -> Any:
-    if hint is Path and isinstance(value, str) and value:
-        return Path(value).expanduser()
-    if hint in (int, float) and not isinstance(value, bool):
-        # YAML 1.1 reads 1e-4 as text.
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = None
-        if number is not None and math.isfinite(number) and (hint is float or number.is_integer()):
-            return hint(value) if isinstance(value, int) else hint(number)
-    elif hint in (str, bool) and type(value) is hint:
-        return value
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
-    raise ConfigError(f"{key}: must be {names.get(hint, hint)}, not {value!r}")
+def _known_keys(cls: type, place: Sequence[int | str]) -> list[str]:
+    """The keys that a section of the configuration has."""
+    schema = TypeAdapter(cls).json_schema()
+    section = schema
+    for name in place:
+        section = section["properties"][name]
+        section = next((option for option in section.get("anyOf", ()) if "$ref" in option), section)
+        section = schema["$defs"][section["$ref"].rpartition("/")[2]]
+    return list(section["properties"])

@@ -17,7 +17,9 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.tiny import ONE_LAYER_ATD, ONE_LEVEL_UNET
 from trainer.output.atomic_folders import FILE_LIST
+from trainer.typed_yaml import merged
 from upsr_core import ATDModel
 
 TRAIN = Path(__file__).parents[2] / "trainer" / "train.py"
@@ -25,15 +27,6 @@ SEVERAL_RUNS = Path(__file__).with_name("several_runs.py")
 # All that the launcher would warn of.
 QUIET = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
 QUIET += ["--num_cpu_threads_per_process", "1"]
-SR_NET: dict[str, Any] = {
-    "embed_dim": 16, "depths": [1], "num_heads": [2], "window_size": 8, "category_size": 16, "num_tokens": 8,
-    "reduced_dim": 4, "convffn_kernel_size": 3, "global_residual": True,
-}  # fmt: skip
-UNET: dict[str, Any] = {
-    "image_size": 8, "model_channels": 32, "channel_mult": [1], "num_res_blocks": [1], "attention_resolutions": [8],
-    "swin_depth": 2, "swin_embed_dim": 32, "window_size": 8, "mlp_ratio": 1.0, "num_feat": 8, "shift_mask": "swin",
-    "global_residual": True, "pad_multiple": 8,
-}  # fmt: skip
 
 
 def write_photos(folder: Path, count: int) -> Path:
@@ -46,27 +39,46 @@ def write_photos(folder: Path, count: int) -> Path:
     return folder
 
 
+def write_config(path: Path, train_dir: Path | None, **changes: Any) -> Path:
+    """The smallest run of both networks: two steps of two pairs each, with crops of 32 HR pixels.
+
+    Args:
+        path: file to write; the run's folder is ``run`` beside it.
+        train_dir: images; None where ``changes`` name others.
+        changes: other values, section by section.
+    """
+    steps = {"max_steps": 2, "batch_size": 2}
+    content = {
+        "output_dir": str(path.parent / "run"),
+        "log_every": 1,
+        "validate_every": 0,
+        "checkpoint_every": 0,
+        "data": {
+            "train_dir": train_dir and str(train_dir),
+            "hr_size": 32,
+            "val_size": 32,
+            "val_images": 2,
+            "preset": "mild",
+        },
+        "sr_net": {**ONE_LAYER_ATD, "global_residual": True},
+        "unet": {**ONE_LEVEL_UNET, "global_residual": True},
+        "sr_net_training": steps,
+        "unet_training": steps,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(merged(content, changes)))
+    return path
+
+
 def write_denoiser_config(folder: Path) -> Path:
     """The smallest denoiser, for an untrained g: 20 steps of 4 pairs, over 7 photos, without validation."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        ATDModel(**SR_NET, scale=4).save_pretrained(folder / "g")
-    content = {
-        "output_dir": str(folder / "run"),
-        "stage": "unet",
-        "sr_net_from": str(folder / "g"),
-        "log_every": 1,
-        "checkpoint_every": 0,
-        "validate_every": 0,
-        "data": {"train_dir": str(write_photos(folder / "photos", 7)), "hr_size": 32, "preset": "mild"},
-        "sr_net": SR_NET,
-        "unet": UNET,
-        "sr_net_training": {"max_steps": 20},
-        "unet_training": {"max_steps": 20, "batch_size": 4, "lr": 1e-3, "max_grad_norm": 1.0, "ema_decay": 0.9},
-    }
-    path = folder / "denoiser.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+        ATDModel(**ONE_LAYER_ATD, global_residual=True).save_pretrained(folder / "g")
+    training = {"max_steps": 20, "batch_size": 4, "lr": 1e-3, "max_grad_norm": 1.0, "ema_decay": 0.9}
+    photos = write_photos(folder / "photos", 7)
+    changes = {"stage": "unet", "sr_net_from": str(folder / "g"), "unet_training": training}
+    return write_config(folder / "denoiser.yaml", photos, **changes)
 
 
 def launch(*arguments: str | Path) -> list[str]:

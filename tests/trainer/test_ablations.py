@@ -9,12 +9,13 @@ import pytest
 import torch
 import yaml
 
-from tests.trainer.runs import SR_NET, UNET, write_photos
+from tests.tiny import ONE_LAYER_ATD, ONE_LEVEL_UNET
+from tests.trainer.runs import write_photos
 from trainer.config import load_config
 from trainer.stages import DenoiserStage
 from trainer.train import main
 from trainer.typed_yaml import ConfigError, load_yaml
-from upsr_core import ATDModel, UNWScheduler, load_pipeline
+from upsr_core import ATDModel, UNWScheduler, UPSRUNet, load_pipeline
 
 CONFIGS = Path(__file__).parents[2] / "trainer" / "configs"
 ABLATIONS = sorted(path.stem for path in (CONFIGS / "ablations").glob("*.yaml"))
@@ -22,7 +23,7 @@ ABLATIONS = sorted(path.stem for path in (CONFIGS / "ablations").glob("*.yaml"))
 SMALL: dict[str, Any] = {
     "mixed_precision": "no",
     "validate_every": 0,
-    "sr_net": SR_NET,
+    "sr_net": ONE_LAYER_ATD,
     "sr_net_training": {"max_steps": 1, "batch_size": 2, "perceptual_weight": 0},
     "unet_training": {"max_steps": 2, "batch_size": 2, "perceptual_weight": 0},
 }
@@ -47,10 +48,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small(photos: Path, folder: Path, hr_size: int) -> list[str]:
-    unet = {key: value for key, value in UNET.items() if key != "global_residual"}
     data = {"train_dir": str(photos), "val_dir": str(photos), "preset": "bicubic", "hr_size": hr_size}
     data |= {"val_size": hr_size, "val_images": 1, "pool_size": 0, "num_workers": 0}
-    return overrides({**SMALL, "output_dir": str(folder / "run"), "unet": unet, "data": data})
+    return overrides({**SMALL, "output_dir": str(folder / "run"), "unet": ONE_LEVEL_UNET, "data": data})
 
 
 def test_there_is_one_for_each_promise() -> None:
@@ -84,13 +84,13 @@ def test_it_trains_and_gives_a_model_that_upscales(name: str, photos: Path, tmp_
 def timesteps_seen(config_overrides: list[str], path: Path) -> set[int]:
     """Timesteps that the denoiser is trained at in 40 samples."""
     config = load_config(path, config_overrides)
-    stage = DenoiserStage(config, None, ATDModel(**config.sr_net_arguments))
-    network, seen = stage.build_model(), set()
-    network.register_forward_pre_hook(lambda module, args: seen.update(args[1].tolist()))
+    unet, sr_net = UPSRUNet(**config.unet_arguments), ATDModel(**config.sr_net_arguments)
+    stage, seen = DenoiserStage(config, unet, None, sr_net, UNWScheduler(**config.scheduler)), set()
+    unet.register_forward_pre_hook(lambda module, args: seen.update(args[1].tolist()))
     hr = torch.rand(40, 3, config.data.hr_size, config.data.hr_size)
     generators = [torch.Generator().manual_seed(i) for i in range(40)]
     with torch.no_grad():
-        stage.losses(network, hr[..., :: config.scale, :: config.scale], hr, generators)
+        stage.losses(unet, hr[..., :: config.scale, :: config.scale], hr, generators)
     return seen
 
 

@@ -50,7 +50,7 @@ def test_yaml_and_overrides_give_typed_values(minimal: Path) -> None:
     assert config.unet_training.max_steps == 200000
     assert isinstance(config.unet_training.max_steps, int)
     assert isinstance(config.unet_training.max_grad_norm, float)
-    assert config.unet == {"channel_mult": (1, 2, 2, 4), "shift_mask": "swin"}
+    assert config.unet == {"channel_mult": [1, 2, 2, 4], "shift_mask": "swin"}
     assert isinstance(config.sr_net["mlp_ratio"], float)
     assert config.data.val_dir == Path("held out")
     assert config.data.cache is True
@@ -88,29 +88,31 @@ def test_changes_to_a_preset_keep_the_rest_of_it(minimal: Path) -> None:
         ("optimizer.lr=1", r"^optimizer: no such key"),
         ("data.degradation.first.blur.sigmas=[1,2]", r"did you mean data\.degradation\.first\.blur\.sigma\?$"),
         ("data.degradation.bicubic_prob=2", r"^data\.degradation: .*bicubic_prob must lie in \[0, 1\]"),
-        ("data.preset=milt", r"^data: preset must be one of upsr, real-esrgan, resshift, mild, bicubic, not 'milt'$"),
-        ("sr_net_training.lr=fast", r"^sr_net_training\.lr: must be a number, not 'fast'$"),
-        ("sr_net_training.lr=.nan", r"^sr_net_training\.lr: must be a number, not nan$"),
-        ("sr_net_training.lr=-1", r"^sr_net_training: lr must be above 0, not -1\.0$"),
-        ("sr_net_training.max_steps=1.5", r"^sr_net_training\.max_steps: must be a whole number, not 1\.5$"),
-        ("sr_net_training.max_steps=true", r"must be a whole number, not True$"),
-        ("sr_net_training.max_steps=0", r"max_steps must be at least 1, not 0$"),
-        ("unet_training.ema_decay=1", r"^unet_training: ema_decay must be in \[0,1\), not 1\.0$"),
-        ("data.cache=1", r"^data\.cache: must be true or false, not 1$"),
+        (
+            "data.preset=milt",
+            r"^data\.preset: must be one of upsr, real-esrgan, resshift, mild, bicubic, not 'milt'$",
+        ),
+        ("data.degradation_mix.milt=1", r"^data\.degradation_mix\.milt: must be one of upsr, .*, not 'milt'$"),
+        ("sr_net_training.lr=fast", r"^sr_net_training\.lr: must be a valid number, not 'fast'$"),
+        ("sr_net_training.lr=.nan", r"^sr_net_training\.lr: must be a finite number, not nan$"),
+        ("sr_net_training.lr=-1", r"^sr_net_training\.lr: must be greater than 0, not -1$"),
+        ("sr_net_training.max_steps=1.5", r"^sr_net_training\.max_steps: must be a valid integer, not 1\.5$"),
+        ("sr_net_training.max_steps=true", r"^sr_net_training\.max_steps: must be a valid integer, not True$"),
+        ("sr_net_training.max_steps=0", r"^sr_net_training\.max_steps: must be greater than 0, not 0$"),
+        ("unet_training.ema_decay=1", r"^unet_training\.ema_decay: must be less than 1, not 1$"),
+        ("data.cache=1", r"^data\.cache: must be a valid boolean, not 1$"),
         ("unet.channel_mult=4", r"^unet\.channel_mult: must be a list such as \[1,2\], not 4$"),
-        ("unet.channel_mult=[1,x]", r"^unet\.channel_mult\[1\]: must be a whole number, not 'x'$"),
-        ("unet.shift_mask=none", r"^unet\.shift_mask: must be one of .*swin.*, not 'none'$"),
-        ("stage=g", r"^stage: must be one of sr_net, unet, both, not 'g'$"),
+        ("unet.channel_mult=[1,x]", r"^unet\.channel_mult\[1\]: must be a valid integer, not 'x'$"),
+        ("unet.shift_mask=none", r"^unet\.shift_mask: must be .*'swin'.*, not 'none'$"),
+        ("stage=g", r"^stage: must be 'sr_net', 'unet' or 'both', not 'g'$"),
         ("unet=7", r"^unet: must be a section of keys and values, not 7$"),
         ("data=null", r"^data: must be a section of keys and values, not None$"),
         ("output_dir.x=1", r"output_dir is a value, not a section$"),
         ("seed", r"^'seed': an override must read key=value"),
         ("trackers=[wandb,wandb]", r"^trackers names one twice: wandb, wandb$"),
-        ("trackers=[mlflow]", r"^trackers\[0\]: must be one of tensorboard, wandb, not 'mlflow'$"),
-        ("scale=3", r"^scale must be 1, 2, 4 or 8, not 3$"),
+        ("trackers=[mlflow]", r"^trackers\[0\]: must be 'tensorboard' or 'wandb', not 'mlflow'$"),
+        ("scale=3", r"^scale: must be 1, 2, 4 or 8, not 3$"),
         ("data.hr_size=250", r"^data\.hr_size 250 must be a multiple of scale 4$"),
-        ("data.hr_size=192", r"^data\.hr_size / scale = 48 must be a multiple of .* = 64$"),
-        ("unet.image_size=128", r"^unet\.image_size 128 must be data\.hr_size / scale = 64"),
     ],
 )
 def test_mistakes_are_named_in_one_line(minimal: Path, override: str, message: str) -> None:
@@ -140,10 +142,6 @@ def test_missing_keys_and_unreadable_files_are_named(tmp_path: Path, minimal: Pa
     path.write_text(yaml.safe_dump({**MINIMAL, "data": {"hr_size": 256}}))
     with pytest.raises(ConfigError, match=r"^data\.train_dir: is missing .*data\.train_dir=VALUE$"):
         load_config(path)
-
-
-def test_the_crop_rule_is_the_denoisers_alone(minimal: Path) -> None:
-    assert load_config(minimal, ["data.hr_size=192", "stage=sr_net"]).data.hr_size == 192
 
 
 def count_parameters(cls: type[UPSRUNet] | type[ATDModel], arguments: dict[str, Any]) -> int:

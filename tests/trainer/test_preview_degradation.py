@@ -13,11 +13,12 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.trainer.images import photo
+from tests.images import photo
 from trainer.config import load_config
 from trainer.data.batches import Batches, derived_seed
-from trainer.evaluation.validation import save_png
+from trainer.data.sources.image_folders import FolderSource
 from trainer.preview_degradation import GAP, main
+from upsr_core.pixels import to_pil
 
 ROOT = Path(__file__).parents[2]
 SIZE = 32
@@ -25,8 +26,9 @@ SIZE = 32
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
     for i in range(3):
-        save_png(photo(i, 48), tmp_path / "photos" / f"{i}.png")
+        to_pil(photo(i, 48)).save(tmp_path / "photos" / f"{i}.png")
     content: dict[str, Any] = {
         "output_dir": "run",
         "stage": "sr_net",
@@ -62,7 +64,8 @@ def test_the_sheet_shows_the_first_training_pairs(file: Path, tmp_path: Path) ->
     assert sheet.shape == (2 * SIZE + GAP, 3 * 2 * SIZE + 2 * GAP, 3)
 
     config = load_config(file)
-    batches = Batches(config.data, 4, 2, derived_seed(7, 0), torch.device("cpu"), 0, 1).from_micro_step(0)
+    source = FolderSource(tmp_path / "photos")
+    batches = Batches(config.data, source, 4, 2, derived_seed(7, 0), torch.device("cpu"), 0, 1).from_micro_step(0)
     pairs = [pair for _ in range(2) for pair in zip(*next(batches), strict=True)]
     for i, (lr, hr) in enumerate(pairs):
         top, left = i // 3 * (SIZE + GAP), i % 3 * (2 * SIZE + GAP)

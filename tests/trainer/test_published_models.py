@@ -17,30 +17,14 @@ import pytest
 import torch
 import yaml
 
-from tests.trainer.runs import SR_NET, UNET, write_photos
+from tests.tiny import ONE_LEVEL_UNET
+from tests.trainer.runs import write_config, write_photos
 from trainer.train import main
 from upsr_core import UPSRPipeline, load_pipeline
 
 
-def write_config(folder: Path, photos: Path, **changes: Any) -> Path:
-    content = {
-        "output_dir": str(folder / "run"),
-        "log_every": 1,
-        "validate_every": 0,
-        "data": {
-            "train_dir": str(photos), "val_dir": str(photos), "hr_size": 32, "preset": "mild", "val_size": 32,
-            "val_images": 2,
-        },
-        "sr_net": SR_NET,
-        "unet": UNET,
-        "sr_net_training": {"max_steps": 2, "batch_size": 2},
-        "unet_training": {"max_steps": 2, "batch_size": 2},
-        **changes,
-    }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+def config_in(folder: Path, photos: Path, **changes: Any) -> Path:
+    return write_config(folder / "config.yaml", photos, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +36,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model that was trained for two steps."""
     folder = tmp_path_factory.mktemp("first")
-    assert main(["--config", str(write_config(folder, photos))]) == 0
+    assert main(["--config", str(config_in(folder, photos, data={"val_dir": str(photos)}))]) == 0
     return folder / "run" / "model"
 
 
@@ -67,7 +51,7 @@ def test_the_card_holds_figures_and_configuration_and_no_paths(model: Path, phot
         psnr = float(table[2].split("|")[2])
         assert 5 < psnr < 60
     configuration = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
-    assert configuration["unet"] == UNET
+    assert configuration["unet"] == {**ONE_LEVEL_UNET, "global_residual": True}
     assert configuration["unet_training"]["max_steps"] == 2
     assert "photos of `holiday`" in card
     assert str(photos) not in card
@@ -76,8 +60,7 @@ def test_the_card_holds_figures_and_configuration_and_no_paths(model: Path, phot
 
 
 def test_without_held_out_images_the_card_counts_all_steps(photos: Path, tmp_path: Path) -> None:
-    data = {"train_dir": str(photos), "hr_size": 32, "preset": "mild"}
-    assert main(["--config", str(write_config(tmp_path, photos, data=data))]) == 0
+    assert main(["--config", str(config_in(tmp_path, photos))]) == 0
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert ": 2 steps of the denoiser" in card
     assert "## Figures" not in card
@@ -90,7 +73,7 @@ def weights(pipe: UPSRPipeline) -> dict[str, torch.Tensor]:
 def test_fine_tuning_starts_from_the_model(model: Path, photos: Path, tmp_path: Path) -> None:
     """With a learning rate that changes nothing, the result is the model itself."""
     still = {"max_steps": 1, "batch_size": 2, "lr": 1e-30}
-    config = write_config(tmp_path, photos, sr_net_training=still, unet_training=still)
+    config = config_in(tmp_path, photos, sr_net_training=still, unet_training=still)
     assert main(["--config", str(config), "--init-from", str(model)]) == 0
     before, after = weights(load_pipeline(model)), weights(load_pipeline(tmp_path / "run" / "model_last"))
     for name, value in before.items():
@@ -98,7 +81,7 @@ def test_fine_tuning_starts_from_the_model(model: Path, photos: Path, tmp_path: 
 
 
 def test_the_denoiser_alone_is_tuned_for_the_models_own_g(model: Path, photos: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path, photos, stage="unet", seed=5)
+    config = config_in(tmp_path, photos, stage="unet", seed=5)
     assert main(["--config", str(config), "--init-from", str(model)]) == 0
     before, after = load_pipeline(model), load_pipeline(tmp_path / "run" / "model")
     assert all(
@@ -112,17 +95,18 @@ def test_the_denoiser_alone_is_tuned_for_the_models_own_g(model: Path, photos: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"unet": {**UNET, "num_feat": 16}}, r"its unet has num_feat 8, the configuration 16"),
-        ({"sr_net": {**SR_NET, "depths": [2]}}, r"its sr_net has depths \[1\], the configuration \[2\]"),
-        ({"scale": 2, "data": {"hr_size": 16, "val_size": 16}}, r"has (scale 4|.*), the configuration 2"),
+        ({"unet": {"num_feat": 16}}, r"its unet has num_feat 8, the configuration 16"),
+        ({"sr_net": {"depths": [2]}}, r"its sr_net has depths \[1\], the configuration \[2\]"),
+        (
+            {"scale": 2, "data": {"hr_size": 16, "val_size": 16, "preset": "bicubic"}},
+            r"has (scale 4|.*), the configuration 2",
+        ),
     ],
 )
 def test_another_architecture_is_one_line_before_the_first_step(
     model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture, changes: dict, message: str
 ) -> None:
-    if "data" in changes:
-        changes = {**changes, "data": {"train_dir": str(photos), "preset": "bicubic", **changes["data"]}}
-    config = write_config(tmp_path, photos, **changes)
+    config = config_in(tmp_path, photos, **changes)
     assert main(["--config", str(config), "--init-from", str(model)]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: error: ")]
     assert len(errors) == 1
@@ -131,7 +115,7 @@ def test_another_architecture_is_one_line_before_the_first_step(
 
 
 def test_a_source_that_is_not_there(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    config = write_config(tmp_path, photos)
+    config = config_in(tmp_path, photos)
     assert main(["--config", str(config), "--init-from", f"{tmp_path}/a.pth,{tmp_path}/b.pth"]) == 2
     assert "init_from: " in (error := capsys.readouterr().err)
     assert "a.pth: no such checkpoint file" in error
@@ -226,7 +210,7 @@ def test_the_model_is_uploaded_with_its_card_and_loads(
     hub: type[Hub], photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "trainer")
-    config = write_config(tmp_path, photos)
+    config = config_in(tmp_path, photos)
     assert main(["--config", str(config), "--push-to-hub", "org/tiny", "--private"]) == 0
     assert "/org/tiny/commit/1" in caplog.text
     (created,) = hub.created
@@ -245,7 +229,7 @@ def test_a_wrong_token_is_found_before_the_training(
     hub: type[Hub], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    assert main(["--config", str(write_config(tmp_path, photos)), "--push-to-hub", "org/tiny"]) == 2
+    assert main(["--config", str(config_in(tmp_path, photos)), "--push-to-hub", "org/tiny"]) == 2
     assert "--push-to-hub org/tiny" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert not hub.created
@@ -265,7 +249,7 @@ def test_no_right_to_write_and_no_connection_are_found_before_the_training(
     hub.writable = False
     if not reachable:
         monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:1")
-    assert main(["--config", str(write_config(tmp_path, photos)), "--push-to-hub", "org/tiny"]) == 2
+    assert main(["--config", str(config_in(tmp_path, photos)), "--push-to-hub", "org/tiny"]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: error: ")]
     assert len(errors) == 1
     assert re.search(rf"--push-to-hub org/tiny: can not be written to \(.*{reason}", errors[0]), errors
@@ -276,7 +260,7 @@ def test_an_upload_that_breaks_off_leaves_the_model_and_says_what_to_run(
     hub: type[Hub], photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.breaks_off = True
-    assert main(["--config", str(write_config(tmp_path, photos)), "--push-to-hub", "org/tiny"]) == 1
+    assert main(["--config", str(config_in(tmp_path, photos)), "--push-to-hub", "org/tiny"]) == 1
     (record,) = (record for record in caplog.records if record.levelname == "ERROR")
     assert f"run: hf upload org/tiny {tmp_path / 'run' / 'model'}" in record.getMessage()
     assert not hub.files
@@ -284,7 +268,7 @@ def test_an_upload_that_breaks_off_leaves_the_model_and_says_what_to_run(
 
 
 def test_half_a_model_is_not_uploaded(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    config = write_config(tmp_path, photos, stage="sr_net")
+    config = config_in(tmp_path, photos, stage="sr_net")
     assert main(["--config", str(config), "--push-to-hub", "org/tiny"]) == 2
     assert "stage sr_net makes no whole model" in capsys.readouterr().err
 
@@ -292,4 +276,4 @@ def test_half_a_model_is_not_uploaded(photos: Path, tmp_path: Path, capsys: pyte
 def test_the_card_survives_a_copy_into_another_folder(model: Path, tmp_path: Path) -> None:
     """As for ComfyUI: the folder is all there is to a model."""
     shutil.copytree(model, tmp_path / "upsr" / "mine")
-    assert load_pipeline(tmp_path / "upsr" / "mine").unet.config.num_feat == UNET["num_feat"]
+    assert load_pipeline(tmp_path / "upsr" / "mine").unet.config.num_feat == ONE_LEVEL_UNET["num_feat"]

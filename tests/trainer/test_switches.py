@@ -14,7 +14,8 @@ from tests.trainer.runs import write_denoiser_config
 from trainer.config import load_config
 from trainer.loop import StageTrainer
 from trainer.meter import Meter
-from trainer.train import make_accelerator, make_stage
+from trainer.preparation import prepare
+from trainer.train import make_accelerator
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,8 @@ def _untouched() -> Iterator[None]:
 
 def trainer_with(config_file: Path, *overrides: str) -> StageTrainer:
     config = load_config(config_file, overrides)
-    return StageTrainer(config, make_stage(config, "unet"), make_accelerator(config, "unet"))
+    parts = prepare(config)
+    return StageTrainer(config, parts.stage("unet"), parts.images, make_accelerator(config, "unet"))
 
 
 def losses(trainer: StageTrainer, steps: int = 2) -> list[float]:
@@ -42,7 +44,7 @@ def losses(trainer: StageTrainer, steps: int = 2) -> list[float]:
     batches = trainer.batches.from_micro_step(0)
     meter, values = Meter(), []
     for _ in range(steps):
-        trainer._step(batches, meter)
+        trainer.step(batches, meter)
         values.append(meter.read(trainer.accelerator).means["loss"])
     return values
 

@@ -6,45 +6,25 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.trainer.runs import environment, launch
+from tests.tiny import TINY_UNET
+from tests.trainer.runs import environment, launch, write_config
 from trainer.config import TrainConfig, load_config
-from trainer.evaluation.validation import Validation
+from trainer.data.held_out import HeldOutPhotos
 from trainer.output.checkpointing import list_checkpoints, read_progress
+from trainer.preparation import prepare_images
 from trainer.train import main
 from upsr_core import ATDModel, UPSRPipeline
 
 ROOT = Path(__file__).parents[2]
 STAGE = {"max_steps": 4, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "max_grad_norm": 1.0}
-# The smallest networks that have every part.
-SMOKE: dict[str, Any] = {
-    "log_every": 1,
-    "validate_every": 2,
-    "checkpoint_every": 2,
-    "data": {"hr_size": 64, "preset": "mild", "val_size": 64, "val_images": 2},
-    "sr_net": {
-        "embed_dim": 16, "depths": [2], "num_heads": [2], "window_size": 8, "category_size": 16, "num_tokens": 8,
-        "reduced_dim": 4, "convffn_kernel_size": 3, "global_residual": True,
-    },
-    "unet": {
-        "image_size": 16, "model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": [1, 1],
-        "attention_resolutions": [16, 8], "swin_depth": 2, "swin_embed_dim": 32, "window_size": 8, "mlp_ratio": 1.0,
-        "num_feat": 8, "shift_mask": "swin", "global_residual": True, "pad_multiple": 16,
-    },
-    "sr_net_training": STAGE,
-    "unet_training": STAGE,
-}  # fmt: skip
-Train = Callable[..., int]
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +41,17 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def smoke(photos: Path, tmp_path: Path) -> Path:
     """A configuration file for ``tmp_path / "run"``."""
-    path = tmp_path / "smoke.yaml"
-    data = {**SMOKE["data"], "train_dir": str(photos), "val_dir": str(photos)}
-    path.write_text(yaml.safe_dump({**SMOKE, "output_dir": str(tmp_path / "run"), "data": data}))
-    return path
+    return write_config(
+        tmp_path / "smoke.yaml",
+        photos,
+        validate_every=2,
+        checkpoint_every=2,
+        data={"val_dir": str(photos), "hr_size": 64, "val_size": 64},
+        sr_net={"depths": [2]},
+        unet=TINY_UNET,
+        sr_net_training=STAGE,
+        unet_training=STAGE,
+    )
 
 
 def test_accelerate_launch_trains_both_networks_and_leaves_a_pipeline(smoke: Path, tmp_path: Path) -> None:
@@ -177,6 +164,8 @@ def test_a_few_steps_on_one_photo_lower_both_losses(photos: Path, smoke: Path, t
 
 
 def bicubic_psnr(config: TrainConfig) -> float:
-    validation = Validation(config.data, config.scale, config.seed, torch.device("cpu"))
-    scores = validation.run(validation.bicubic)[0]
+    source = prepare_images(config).val
+    assert source is not None
+    photos = HeldOutPhotos(source, config.data, config.scale, config.seed, torch.device("cpu"))
+    scores = photos.score(photos.bicubic)[0]
     return sum(values["psnr"] for values in scores.values()) / len(scores)

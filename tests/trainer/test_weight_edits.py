@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from tests.trainer.runs import SR_NET, UNET
+from tests.trainer.runs import write_config
 from trainer.config import load_config
 from trainer.stages import DenoiserStage
 from trainer.typed_yaml import ConfigError
 from trainer.weight_edits import edit_weights
-from upsr_core import ATDModel
+from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 
 CONFIGS = Path(__file__).parents[2] / "trainer" / "configs"
 
@@ -60,31 +58,28 @@ def test_a_sample_is_edited_alike_in_any_batch() -> None:
     assert torch.equal(edited[4:], edit_weights(weight[4:], generators(2, first=4), 0.7))
 
 
-def denoiser_sees(share: float, training: bool) -> torch.Tensor:
+def denoiser_sees(tmp_path: Path, share: float, training: bool) -> torch.Tensor:
     """The noisy image of a step."""
-    values: dict[str, Any] = {"data.train_dir": "x", "data.hr_size": 32, "unet_training.weight_edits": share}
-    values |= {f"sr_net.{key}": value for key, value in SR_NET.items()}
-    values |= {f"unet.{key}": value for key, value in UNET.items()}
-    config = load_config(CONFIGS / "tiny.yaml", [f"{key}={json.dumps(value)}" for key, value in values.items()])
-    stage = DenoiserStage(config, None, ATDModel(**config.sr_net_arguments))
-    network, seen = stage.build_model().train(training), []
-    network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    config = load_config(write_config(tmp_path / "c.yaml", tmp_path, unet_training={"weight_edits": share}))
+    unet, sr_net = UPSRUNet(**config.unet_arguments), ATDModel(**config.sr_net_arguments)
+    stage, seen = DenoiserStage(config, unet.train(training), None, sr_net, UNWScheduler()), []
+    unet.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     hr = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        stage.losses(network, hr[..., ::4, ::4], hr, generators(2))
+        stage.losses(unet, hr[..., ::4, ::4], hr, generators(2))
     return seen[0]
 
 
-def test_the_denoiser_is_trained_with_edits_and_scored_without() -> None:
-    paper = denoiser_sees(0.0, training=True)
-    assert not torch.equal(denoiser_sees(1.0, training=True), paper)
-    assert torch.equal(denoiser_sees(1.0, training=False), paper)
+def test_the_denoiser_is_trained_with_edits_and_scored_without(tmp_path: Path) -> None:
+    paper = denoiser_sees(tmp_path, 0.0, training=True)
+    assert not torch.equal(denoiser_sees(tmp_path, 1.0, training=True), paper)
+    assert torch.equal(denoiser_sees(tmp_path, 1.0, training=False), paper)
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("unet_training.weight_edits=1.5", r"weight_edits must be in \[0,1\], not 1\.5"),
+        ("unet_training.weight_edits=1.5", r"weight_edits: must be less than or equal to 1, not 1\.5$"),
         ("sr_net_training.weight_edits=0.5", r"set unet_training\.weight_edits"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,9 +13,12 @@ from torch.utils.data import DataLoader, Sampler
 from trainer.data.config import DataConfig
 from trainer.data.crops import CropDataset
 from trainer.data.pair_pool import PairPool
-from trainer.data.sources.opening import training_source
+from trainer.data.sources.base import ImageSource
 from trainer.typed_yaml import ConfigError
 from upsr_core.degradation.degrading import Degradation
+
+# HR (B,3,H,W) and the samples' seeds -> LR (B,3,h,w), both in [0,1].
+Degrade = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
 
 def derived_seed(*key: int) -> int:
@@ -60,21 +63,20 @@ class Batches:
     """Endless batches ``(lr, hr)`` in [0,1] on the training device.
 
     Args:
-        data: where images come from and what becomes of them.
+        data: what becomes of the images.
+        source: the images.
         scale: super-resolution factor.
         batch_size: pairs per batch.
         seed: decides order, crops and degradations.
         device: where the batches go.
         rank, world_size: this process and how many there are.
         memory_format: of the batches.
-
-    Raises:
-        ConfigError: the images can not be used.
     """
 
     def __init__(
         self,
         data: DataConfig,
+        source: ImageSource,
         scale: int,
         batch_size: int,
         seed: int,
@@ -85,9 +87,11 @@ class Batches:
     ):
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
         self.rank, self.world_size, self.memory_format = rank, world_size, memory_format
-        self.source = training_source(data, scale)
-        self.dataset = CropDataset(self.source, data.hr_size, scale, seed=seed, cache=data.cache, shrink=data.shrink)
-        self.degradation = Degradation(data.training_degradation(), scale)
+        self.source = source
+        self.dataset = CropDataset(source, data.hr_size, scale, seed=seed, cache=data.cache, shrink=data.shrink)
+        self.degradation: Callable[[torch.Tensor, Sequence[int]], torch.Tensor] = Degradation(
+            data.training_degradation(), scale
+        )
         size = data.pool_size
         self.pool = PairPool(size, derived_seed(seed, rank)) if size else None
 

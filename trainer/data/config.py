@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from trainer.typed_yaml import ConfigError, build, merged
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from trainer.typed_yaml import STRICT, ConfigError, build, merged
 from upsr_core.degradation.config import DEGRADATION_PRESETS, DegradationConfig
 
 
-@dataclass(frozen=True)
+def _known_preset(name: str) -> str:
+    if name not in DEGRADATION_PRESETS:
+        raise ValueError(f"must be one of {', '.join(DEGRADATION_PRESETS)}, not {name!r}")
+    return name
+
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+Preset = Annotated[str, AfterValidator(_known_preset)]
+
+
+@dataclass(frozen=True, config=STRICT)
 class DatasetConfig:
     """A Hugging Face dataset with a column of images.
 
@@ -27,7 +40,7 @@ class DatasetConfig:
     image_column: str = "image"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DataConfig:
     """Which images, and what is made of them.
 
@@ -42,7 +55,7 @@ class DataConfig:
             ``photos-{000..146}.tar`` or ``*.tar``.
         train_dataset, val_dataset: Hugging Face dataset.
         hr_size: side in pixels of the random HR crops; LR is ``hr_size / scale``.
-        preset: name of the degradation in `upsr_core.degradation.config.DEGRADATION_PRESETS`.
+        preset: the degradation, see `upsr_core.degradation.config`.
         degradation: changes to the preset, keyed as `DegradationConfig`.
         degradation_mix: shares of several presets, such as ``{bicubic: 0.2, mild: 0.4, upsr: 0.4}``, instead of
             ``preset``; each training sample draws one. Validation degrades with ``preset``.
@@ -56,41 +69,29 @@ class DataConfig:
         val_images: at most so many of the held-out images are validated.
     """
 
-    train_dir: Path | None = None
-    train_lr_dir: Path | None = None
+    train_dir: UserPath | None = None
+    train_lr_dir: UserPath | None = None
     train_shards: str | None = None
     train_dataset: DatasetConfig | None = None
-    val_dir: Path | None = None
-    val_lr_dir: Path | None = None
+    val_dir: UserPath | None = None
+    val_lr_dir: UserPath | None = None
     val_shards: str | None = None
     val_dataset: DatasetConfig | None = None
-    hr_size: int = 256
-    preset: str = "upsr"
-    degradation: dict[str, Any] = field(default_factory=dict)
-    degradation_mix: dict[str, float] = field(default_factory=dict)
-    shrink: float = 1.0
+    hr_size: PositiveInt = 256
+    preset: Preset = "upsr"
+    degradation: dict[str, Any] = Field(default_factory=dict)
+    degradation_mix: dict[Preset, PositiveFloat] = Field(default_factory=dict)
+    shrink: float = Field(default=1.0, gt=0, le=1)
     degrade_on: Literal["loader", "device"] = "loader"
-    pool_size: int = 0
+    pool_size: NonNegativeInt = 0
     cache: bool = False
-    num_workers: int = 0
-    val_size: int = 256
-    val_images: int = 20
+    num_workers: NonNegativeInt = 0
+    val_size: PositiveInt = 256
+    val_images: PositiveInt = 20
 
     def __post_init__(self) -> None:
-        presets = ", ".join(DEGRADATION_PRESETS)
-        _require(self.preset in DEGRADATION_PRESETS, f"preset must be one of {presets}, not {self.preset!r}")
-        for name in ("pool_size", "num_workers"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
-        _require(self.val_images >= 1, f"val_images must be at least 1, not {self.val_images}")
-        for name, share in self.degradation_mix.items():
-            _require(name in DEGRADATION_PRESETS, f"degradation_mix names {name!r}, which is none of {presets}")
-            _require(share > 0, f"degradation_mix.{name} must be above 0, not {share}")
-        _require(
-            not (self.degradation_mix and self.degradation),
-            "degradation changes one preset and cannot be used with degradation_mix; leave out one",
-        )
-        _require(0 < self.shrink <= 1, f"shrink must be in (0,1], not {self.shrink}")
-        _require(self.shrink == 1 or self.train_lr_dir is None, "shrink cannot be used with train_lr_dir; leave it out")
+        if self.degradation_mix and self.degradation:
+            raise ValueError("degradation changes one preset and cannot be used with degradation_mix; leave out one")
         self._check_sources()
         self.degradation_config()
 
@@ -101,19 +102,20 @@ class DataConfig:
             )
         for part in ("train", "val"):
             given = self._given(part)
-            _require(len(given) <= 1, f"only one of {', '.join(given)} can be used; set the others to null")
-            lr_dir = getattr(self, f"{part}_lr_dir")
-            _require(
-                lr_dir is None or given == [f"{part}_dir"],
-                f"{part}_lr_dir needs the HR images of its pairs; set {part}_dir",
+            if len(given) > 1:
+                raise ValueError(f"only one of {', '.join(given)} can be used; set the others to null")
+            if getattr(self, f"{part}_lr_dir") is not None and given != [f"{part}_dir"]:
+                raise ValueError(f"{part}_lr_dir needs the HR images of its pairs; set {part}_dir")
+        if self.train_lr_dir is None:
+            return
+        if self.has_validation and self.val_lr_dir is None:
+            raise ValueError(
+                "train_lr_dir trains on pairs, but validation has none; set val_dir and val_lr_dir, or leave out both"
             )
-        if self.train_lr_dir is not None:
-            _require(
-                not self.has_validation or self.val_lr_dir is not None,
-                "train_lr_dir trains on pairs, but validation has none; set val_dir and val_lr_dir, or leave out both",
-            )
-            _require(not self.degradation, "degradation is not used with train_lr_dir; leave it out")
-            _require(self.degrade_on == "loader", "degrade_on: device does nothing with train_lr_dir; leave it out")
+        unused = {"degradation": {}, "degradation_mix": {}, "degrade_on": "loader", "shrink": 1}
+        for name, value in unused.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"{name} does nothing with train_lr_dir; leave it out")
 
     def _given(self, part: str) -> list[str]:
         names = [f"{part}_{kind}" for kind in ("dir", "shards", "dataset")]
@@ -126,8 +128,8 @@ class DataConfig:
 
     def degradation_config(self) -> DegradationConfig:
         """The preset with the changes applied."""
-        preset = DEGRADATION_PRESETS[self.preset]
-        return build(DegradationConfig, merged(asdict(preset), self.degradation), "data.degradation")
+        content = merged(asdict(DEGRADATION_PRESETS[self.preset]), self.degradation)
+        return build(_Resolved, {"degradation": content}, "data").degradation
 
     def training_degradation(self) -> dict[DegradationConfig, float]:
         """What training samples draw from, with the shares."""
@@ -136,6 +138,6 @@ class DataConfig:
         return {DEGRADATION_PRESETS[name]: share for name, share in self.degradation_mix.items()}
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+@dataclass(frozen=True, config=STRICT)
+class _Resolved:
+    degradation: DegradationConfig

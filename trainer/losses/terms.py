@@ -10,9 +10,14 @@ from urllib.parse import urlsplit
 import torch
 from torch import nn
 
+from upsr_core.evaluation.st_lpips import MIN_SIZE, STLPIPS
+
 
 class PerceptualLoss(nn.Module):
     """Distance of images (B,3,H,W) in [-1,1] without trained parameters: ``loss(estimate, target)`` is a scalar."""
+
+    min_size = 16
+    """Smallest H and W."""
 
 
 class LPIPSLoss(PerceptualLoss):
@@ -41,6 +46,24 @@ class LPIPSLoss(PerceptualLoss):
         """Mean distance of images (B,3,H,W) in [-1,1]; the estimate is clipped to that range first."""
         with torch.autocast(estimate.device.type, enabled=False):
             return self.net(estimate.float().clamp(-1, 1), target.float()).mean()
+
+
+class STLPIPSLoss(PerceptualLoss):
+    """Perceptual distance ST-LPIPS (ECCV 2022) with the VGG backbone, see `STLPIPS`; it needs no download.
+
+    Raises:
+        FileNotFoundError: the package with the weights is not installed.
+    """
+
+    min_size = MIN_SIZE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = STLPIPS("vgg").to(memory_format=torch.channels_last)
+
+    def forward(self, estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Mean distance of images (B,3,H,W) in [-1,1], sides at least 32; the estimate is clipped to it first."""
+        return self.net(estimate.clamp(-1, 1), target).mean()
 
 
 def reporting_lpips() -> tuple[LPIPSLoss | None, str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
+from diffusers import ConfigMixin
 from safetensors import SafetensorError
 
 from trainer.data.pair_pool import PairPool
@@ -32,7 +33,7 @@ logger = logging.getLogger("trainer")
 
 
 @dataclass
-class Progress:
+class StageProgress:
     """How far a stage has come.
 
     Attributes:
@@ -58,7 +59,7 @@ class Progress:
 
 
 def save_checkpoint(
-    accelerator: Accelerator, folder: Path, progress: Progress, pool: PairPool | None, keep: int | None
+    accelerator: Accelerator, folder: Path, progress: StageProgress, pool: PairPool | None, keep: int | None
 ) -> Path:
     """Write ``folder/step-N`` and delete the oldest ones beyond ``keep``; every process must call it.
 
@@ -126,28 +127,35 @@ def put_aside_later(checkpoint: Path) -> None:
             logger.warning("%s: was renamed to %s", path, path.name + DAMAGED)
 
 
-def read_progress(checkpoint: Path) -> Progress:
+def read_progress(checkpoint: Path) -> StageProgress:
     """What `save_checkpoint` noted.
 
     Raises:
         ConfigError: this is no checkpoint of this trainer.
     """
     try:
-        return Progress(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
+        return StageProgress(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{checkpoint}: is no checkpoint of this trainer ({error}); name a step-N folder") from error
 
 
 def load_checkpoint(
-    accelerator: Accelerator, checkpoint: Path, architecture: dict[str, Any], pool: PairPool | None
-) -> Progress:
+    accelerator: Accelerator, checkpoint: Path, configured: Mapping[str, Any], pool: PairPool | None
+) -> StageProgress:
     """Put all that `save_checkpoint` wrote back in its place; every process must call it.
+
+    Args:
+        accelerator: as it was when the checkpoint was saved.
+        checkpoint: its folder.
+        configured: `architecture` of the network in training.
+        pool: this process's own.
 
     Raises:
         ConfigError: the checkpoint is damaged, of another architecture, or of a run with another pool.
     """
     progress = read_progress(checkpoint)
-    _check_architecture(progress, architecture, checkpoint)
+    remedy = "use the same architecture or start anew in another output_dir"
+    check_same_architecture(progress.architecture, configured, f"{checkpoint}: its {progress.stage}", remedy)
     # accelerate would run code that these hold.
     for file in checkpoint.glob("custom_checkpoint_*.pkl"):
         try:
@@ -167,7 +175,7 @@ def load_checkpoint(
             pool.load_state_dict({**state, **pairs})
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"{file}: can not be used ({error}); resume with the same data.pool_size and processes"
+                f"{file}: cannot be used ({error}); resume with the same data.pool_size and processes"
             ) from error
     return progress
 
@@ -176,14 +184,15 @@ def _pool_file(accelerator: Accelerator) -> str:
     return f"pool_{accelerator.process_index}.pt"
 
 
-def _check_architecture(progress: Progress, architecture: dict[str, Any], checkpoint: Path) -> None:
-    """Refuse a checkpoint whose network has other arguments than the configured one."""
-    # Through JSON, since there tuples are lists.
-    wanted = json.loads(json.dumps(architecture))
-    for key in sorted(wanted.keys() | progress.architecture.keys()):
-        saved = progress.architecture.get(key)
-        if saved != wanted.get(key):
-            raise ConfigError(
-                f"{checkpoint}: was trained with {progress.stage}.{key} = {saved}, the configuration says "
-                f"{wanted.get(key)}; use the same architecture or start anew in another output_dir"
-            )
+def architecture(network: ConfigMixin) -> dict[str, Any]:
+    """The arguments of a network as JSON holds them, where tuples are lists."""
+    arguments = {key: value for key, value in network.config.items() if not key.startswith("_")}
+    return json.loads(json.dumps(arguments))
+
+
+def check_same_architecture(own: Mapping[str, Any], wanted: Mapping[str, Any], what: str, remedy: str) -> None:
+    """Raise ConfigError for the first argument of a saved network that differs from the configured one."""
+    for key in sorted(own.keys() | wanted.keys()):
+        saved, configured = own.get(key), wanted.get(key)
+        if saved != configured:
+            raise ConfigError(f"{what} has {key} {saved}, the configuration {configured}; {remedy}")

@@ -15,18 +15,23 @@ from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
 Network = TypeVar("Network", ATDModel, UPSRUNet)
 
 
-def export(folder: Path, sr_net: ATDModel, unet: UPSRUNet | None, scheduler: UNWScheduler) -> None:
-    """Write a pipeline's folder; without a denoiser yet, just its ``sr_net``.
+def export_sr_net(folder: Path, sr_net: ATDModel) -> None:
+    """Write a folder with g alone, while there is no denoiser for it; else as `export_pipeline`."""
+    partial_folder(folder)
+    with writing(folder) as partial:
+        _contiguous(sr_net).save_pretrained(partial / "sr_net")
+    replace_folder(partial, folder)
+
+
+def export_pipeline(folder: Path, sr_net: ATDModel, unet: UPSRUNet, scheduler: UNWScheduler) -> None:
+    """Write a pipeline's folder.
 
     Raises:
         NotWrittenError: the disk is full; what was there before is as it was.
     """
     partial_folder(folder)
     with writing(folder) as partial:
-        if unet is None:
-            _contiguous(sr_net).save_pretrained(partial / "sr_net")
-        else:
-            UPSRPipeline(_contiguous(unet), _contiguous(sr_net), scheduler).save_pretrained(partial)
+        UPSRPipeline(_contiguous(unet), _contiguous(sr_net), scheduler).save_pretrained(partial)
     replace_folder(partial, folder)
 
 
@@ -41,7 +46,7 @@ def load_sr_net(folder: Path) -> ATDModel:
     """g from its own folder or a pipeline's.
 
     Raises:
-        ConfigError: there is none, or it can not be read.
+        ConfigError: there is none, or it cannot be read.
     """
     source = folder / "sr_net" if (folder / "sr_net").is_dir() else folder
     if not (source / "config.json").is_file():
@@ -49,5 +54,5 @@ def load_sr_net(folder: Path) -> ATDModel:
     try:
         sr_net = ATDModel.from_pretrained(source)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ConfigError(f"{source}: can not be loaded: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{source}: cannot be loaded: {' '.join(str(error).split())}") from error
     return sr_net

@@ -10,8 +10,8 @@ import yaml
 from trainer.config import TrainConfig
 from trainer.typed_yaml import to_plain
 
-# kind of LR image -> method -> metric -> value, as `Evaluation.run` reports
-Report = Mapping[str, Mapping[str, Mapping[str, float]]]
+# kind of LR image -> method -> metric -> value, as `Validation.run` returns
+Figures = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 FRONT_MATTER = """\
 ---
@@ -28,14 +28,14 @@ INPUTS = {
 METRICS = {"psnr": "PSNR-Y, dB", "ssim": "SSIM-Y", "lpips": "LPIPS-Alex", "fine_detail": "fine detail", "loss": "loss"}
 
 
-def model_card(config: TrainConfig, repo_id: str, step: int, report: Report) -> str:
+def model_card(config: TrainConfig, repo_id: str, step: int, figures: Figures) -> str:
     """Markdown with the front matter that the Hugging Face Hub reads.
 
     Args:
         config: of the run.
         repo_id: ``ORG/NAME`` on the Hub, or the path to load the folder by.
         step: optimiser steps of the denoiser's training that the weights come from.
-        report: validation figures of these weights; empty without held-out images.
+        figures: validation figures of these weights; empty without held-out images.
     """
     data = config.data
     source = data.train_dataset.path if data.train_dataset else str(data.train_shards or data.train_dir)
@@ -53,9 +53,9 @@ def model_card(config: TrainConfig, repo_id: str, step: int, report: Report) -> 
         f"pipe({arguments}).images[0]\n"
         "```\n",
     ]
-    if report:
+    if figures:
         parts += ["## Figures\n", f"On up to {data.val_images} held-out images, centre crops of {data.val_size}.\n"]
-        parts += [f"{INPUTS[kind]}:\n\n{_table(methods)}\n" for kind, methods in report.items()]
+        parts += [f"{INPUTS[kind]}:\n\n{_table(methods)}\n" for kind, methods in figures.items()]
     # Where it lay while it was trained is nobody's business.
     plain = {
         key: value for key, value in to_plain(config).items() if key not in ("output_dir", "sr_net_from", "init_from")

@@ -129,7 +129,7 @@ def test_folders_without_photos_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_images_that_all_break_later_end_the_stream_with_one_line(folder: Path, num_workers: int) -> None:
     data = DataConfig(folder, hr_size=24, preset="bicubic", num_workers=num_workers)
-    batches = Batches(data, 4, 2, 0, torch.device("cpu"), 0, 1)
+    batches = Batches(data, FolderSource(folder), 4, 2, 0, torch.device("cpu"), 0, 1)
     for path in folder.rglob("*.png"):
         path.unlink()
     with pytest.raises(ConfigError, match=r"^[^\n]*: none of 4 images in a row can be read[^\n]*$"):
@@ -206,7 +206,7 @@ def test_validation_crops_are_central(folder: Path) -> None:
 
 def batches_of(folder: Path, pool_size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Batches:
     data = DataConfig(folder, hr_size=24, preset="bicubic", pool_size=pool_size)
-    return Batches(data, 4, batch_size, 5, torch.device("cpu"), rank, world_size)
+    return Batches(data, FolderSource(folder), 4, batch_size, 5, torch.device("cpu"), rank, world_size)
 
 
 def test_a_stream_goes_on_exactly_where_it_was_left(folder: Path) -> None:

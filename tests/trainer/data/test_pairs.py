@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 
 from tests.trainer.photo_files import levels
-from tests.trainer.tiny_run import write_config
+from tests.trainer.runs import write_config
 from trainer.data.batches import Batches
 from trainer.data.config import DataConfig
 from trainer.data.crops import CropDataset, ValidationDataset, pad_to
+from trainer.data.held_out import HeldOutPhotos
 from trainer.data.sources.base import Photo
-from trainer.data.sources.opening import training_source
+from trainer.data.sources.opening import open_images
 from trainer.data.sources.pairs import PairSource
-from trainer.evaluation.validation import Validation
 from trainer.train import main
 from trainer.typed_yaml import ConfigError
 
@@ -93,11 +93,9 @@ def test_validation_crops_are_aligned_and_not_degraded(root: Path) -> None:
     whole = ValidationDataset(source(root), SCALE)[0]
     assert (whole["lr"].shape, whole["hr"].shape) == ((3, 20, 30), (3, 80, 120))
 
-    validation = Validation(
-        config(root, val_dir=root / "hr", val_lr_dir=root / "lr", val_size=32), SCALE, 0, torch.device("cpu")
-    )
-    assert list(validation.lr) == ["paired"]
-    assert_aligned(validation.lr["paired"], validation.hr)
+    photos = HeldOutPhotos(source(root), config(root, val_size=32), SCALE, 0, torch.device("cpu"))
+    assert list(photos.lr) == ["paired"]
+    assert_aligned(photos.lr["paired"], photos.hr)
 
 
 def test_a_stream_of_pairs_goes_on_exactly_where_it_was_left(root: Path) -> None:
@@ -105,7 +103,7 @@ def test_a_stream_of_pairs_goes_on_exactly_where_it_was_left(root: Path) -> None
 
     def batches(num_workers: int) -> Batches:
         data = config(root, pool_size=3, num_workers=num_workers)
-        return Batches(data, SCALE, 2, 3, torch.device("cpu"), 0, 1)
+        return Batches(data, open_images(data, SCALE).train, SCALE, 2, 3, torch.device("cpu"), 0, 1)
 
     stream = batches(0).from_micro_step(0)
     expected = [next(stream) for _ in range(20)]
@@ -126,10 +124,10 @@ def test_a_stream_of_pairs_goes_on_exactly_where_it_was_left(root: Path) -> None
 
 
 def test_sizes_that_differ_are_named(root: Path) -> None:
-    assert isinstance(training_source(config(root), SCALE, check=True), PairSource)
+    assert isinstance(open_images(config(root), SCALE).train, PairSource)
     Image.new("RGB", (80, 101)).save(root / "hr" / "sub" / "a.png")
     with pytest.raises(ConfigError) as error:
-        training_source(config(root), SCALE, check=True)
+        open_images(config(root), SCALE)
     hr, lr = root / "hr" / "sub" / "a.png", root / "lr" / "sub" / "a.bmp"
     assert str(error.value) == (
         f"data.train_lr_dir: {hr} is 80x101 and {lr} 20x25: HR must be exactly scale = 4 times LR; "
@@ -163,13 +161,14 @@ def test_pairs_that_can_not_be_read_at_all_are_refused(root: Path) -> None:
     for path in (root / "lr").rglob("*.*"):
         path.write_bytes(b"broken")
     with pytest.raises(ConfigError, match=r"^data\.train_lr_dir: .*none of the 3 images that were tried can be read"):
-        training_source(config(root), SCALE, check=True)
+        open_images(config(root), SCALE)
 
 
 def test_pairs_train_a_network_and_validate_it(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="trainer")
-    hr, lr = str(root / "hr"), str(root / "lr")
-    config = str(write_config(root / "pairs.yaml", train_dir=hr, train_lr_dir=lr, val_dir=hr, val_lr_dir=lr))
+    lr = str(root / "lr")
+    data = {"train_lr_dir": lr, "val_dir": str(root / "hr"), "val_lr_dir": lr}
+    config = str(write_config(root / "pairs.yaml", root / "hr", stage="sr_net", data=data))
     assert main(["--config", config]) == 0
     assert "validation, paired input, g: psnr" in caplog.text
     assert (root / "run" / "samples" / "sr_net" / "paired_step-00000002.png").is_file()

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer.photo_files import levels, make_old, png, write_tar
-from tests.trainer.tiny_run import write_config
+from tests.trainer.runs import write_config
 from trainer.data.batches import Batches
 from trainer.data.config import DataConfig
 from trainer.data.crops import CropDataset
@@ -44,7 +44,9 @@ def shards(tmp_path: Path) -> Path:
 
 def stream(shards: str, start: int, num_workers: int = 0, rank: int = 0, world_size: int = 1):  # type: ignore[no-untyped-def]
     data = DataConfig(train_shards=shards, hr_size=24, preset="bicubic", num_workers=num_workers)
-    return Batches(data, 4, 2, 3, torch.device("cpu"), rank, world_size).from_micro_step(start)
+    return Batches(
+        data, ShardSource(str(data.train_shards)), 4, 2, 3, torch.device("cpu"), rank, world_size
+    ).from_micro_step(start)
 
 
 def test_shards_give_what_a_folder_of_their_photos_gives(shards: Path, tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_a_stream_of_shards_goes_on_exactly_where_it_was_left(shards: Path) -> N
 
 def test_twenty_steps_are_ten_and_a_resume_and_ten(shards: Path, tmp_path: Path) -> None:
     data = {"train_shards": str(shards), "preset": "mild", "pool_size": 3}
-    common = ["--config", str(write_config(tmp_path / "shards.yaml", **data))]
+    common = ["--config", str(write_config(tmp_path / "shards.yaml", None, stage="sr_net", data=data))]
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     assert main([*common, f"output_dir={whole}", "sr_net_training.max_steps=20"]) == 0
     assert main([*common, f"output_dir={halves}", "sr_net_training.max_steps=10"]) == 0

@@ -1,5 +1,3 @@
-"""What a run tells while it goes on: log, TensorBoard, W&B, scores and sample images."""
-
 from __future__ import annotations
 
 import importlib.util
@@ -8,28 +6,21 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
-from accelerate import Accelerator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.trainer.runs import write_denoiser_config, write_photos
-from tests.trainer.tiny_run import write_config
+from tests.trainer.runs import write_config, write_denoiser_config, write_photos
 from trainer.config import load_config
-from trainer.evaluation.scoring import Evaluation
-from trainer.losses.terms import LPIPSLoss, reporting_lpips
-from trainer.meter import Meter
 from trainer.output.checkpointing import list_checkpoints, read_progress
 from trainer.output.tracking import check_trackers
-from trainer.stages import SRNetStage
 from trainer.train import main
 from trainer.typed_yaml import ConfigError
 
 
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
-    """Two steps of g, validated once."""
+    """Two steps of g, validated once, at the end."""
     photos = write_photos(tmp_path / "photos", 3)
-    return write_config(tmp_path / "c.yaml", train_dir=str(photos), val_dir=str(photos), preset="bicubic", val_images=2)
+    return write_config(tmp_path / "c.yaml", photos, stage="sr_net", data={"val_dir": str(photos), "preset": "bicubic"})
 
 
 def test_tensorboard_shows_all_that_is_known_of_a_run(
@@ -107,73 +98,3 @@ def test_a_run_without_trackers_leaves_no_logs(tmp_path: Path) -> None:
     config_file = write_denoiser_config(tmp_path)
     assert main(["--config", str(config_file), "trackers=[]", "unet_training.max_steps=1"]) == 0
     assert not (tmp_path / "run" / "logs").exists()
-
-
-def put_alexnet(home: Path) -> None:
-    """Random convolutions where torchvision's weights would be; the rest of the network, which is unused, is empty."""
-    from torchvision.models import AlexNet_Weights, alexnet
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        with torch.device("meta"):
-            empty = alexnet()
-        features = alexnet().features.state_dict(prefix="features.")
-    # Views of a single number take no space in the file.
-    state = {name: features.get(name, torch.zeros(1).expand(value.shape)) for name, value in empty.state_dict().items()}
-    file = home / "hub" / "checkpoints" / Path(AlexNet_Weights.IMAGENET1K_V1.url).name
-    file.parent.mkdir(parents=True)
-    torch.save(state, file)
-
-
-def test_lpips_is_reported_where_its_weights_are(
-    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    config = load_config(config_file)
-    stage, accelerator = SRNetStage(config, None), Accelerator(cpu=True)
-    network = stage.build_model()
-    with caplog.at_level(logging.INFO, "trainer"):
-        evaluation = Evaluation(config, stage, accelerator, 0)
-        report = evaluation.run(network, 1)
-        report = evaluation.run(network, 2)
-    assert "lpips" not in report["plain"]["g"]
-    # Once, though there were two validations.
-    (told,) = [record.getMessage() for record in caplog.records if "LPIPS" in record.getMessage()]
-    assert "alexnet-owt" in told
-    assert "is missing; put it there from https://download.pytorch.org/" in told
-
-    put_alexnet(tmp_path / "torch")
-    report = Evaluation(config, stage, accelerator, 0).run(network, 3)
-    lpips, _ = reporting_lpips()
-    assert isinstance(lpips, LPIPSLoss)
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert lpips(image, image).item() == 0
-    for kind in ("plain", "degraded"):
-        assert report[kind]["bicubic"]["lpips"] > 0
-        assert report[kind]["g"]["lpips"] > 0
-
-
-def test_the_held_out_loss_is_the_same_every_time(config_file: Path) -> None:
-    config = load_config(config_file)
-    stage = SRNetStage(config, None)
-    evaluation = Evaluation(config, stage, Accelerator(cpu=True), 0)
-    first, second = (evaluation.run(stage.build_model(), step) for step in (1, 2))
-    assert first == second
-    losses = [first[kind]["g"]["loss"] for kind in ("plain", "degraded")]
-    # Higher is better, so that a loss counts negative.
-    assert evaluation.score(first, "loss") == pytest.approx(-sum(losses) / 2)
-
-
-def test_a_meter_gives_means_since_it_was_read() -> None:
-    accelerator, meter = Accelerator(cpu=True), Meter()
-    for value in (1.0, 3.0):
-        meter.add({"loss": torch.tensor(value)})
-        meter.stepped()
-    meter.add({"grad_norm": torch.tensor(5.0)})
-    reading = meter.read(accelerator)
-    assert reading.means == {"loss": 2.0, "grad_norm": 5.0}
-    assert 0 <= reading.data_share <= 1
-    assert reading.memory > 2**20
-    meter.add({"loss": torch.tensor(7.0)})
-    meter.stepped()
-    assert meter.read(accelerator).means == {"loss": 7.0}

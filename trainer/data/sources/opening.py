@@ -1,8 +1,9 @@
-"""From the configuration to the source it means."""
+"""From the configuration to the images it means."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from trainer.data.config import DataConfig
 from trainer.data.sources.base import ImageSource
@@ -13,28 +14,30 @@ from trainer.data.sources.shards import ShardSource
 from trainer.typed_yaml import ConfigError
 
 
-def training_source(data: DataConfig, scale: int, check: bool = False) -> ImageSource:
-    """The images to train on.
+@dataclass(frozen=True)
+class Images:
+    """What a run reads: images to train on, and held-out ones if there are any."""
+
+    train: ImageSource
+    val: ImageSource | None
+
+
+def open_images(data: DataConfig, scale: int) -> Images:
+    """Open the images and look into them, see `ImageSource.check`.
 
     Args:
         data: which.
         scale: super-resolution factor, for pairs.
-        check: look into them as well, see `ImageSource.check`.
 
     Raises:
-        ConfigError: they can not be used; the line begins with the key.
+        ConfigError: they cannot be used; the line begins with the key.
     """
-    source = _source(data, "train", scale, check)
-    assert source is not None
-    return source
+    train = _source(data, "train", scale)
+    assert train is not None, "DataConfig asks for one"
+    return Images(train, _source(data, "val", scale))
 
 
-def validation_source(data: DataConfig, scale: int, check: bool = False) -> ImageSource | None:
-    """The held-out images, None where there are none; otherwise as `training_source`."""
-    return _source(data, "val", scale, check)
-
-
-def _source(data: DataConfig, part: str, scale: int, check: bool) -> ImageSource | None:
+def _source(data: DataConfig, part: str, scale: int) -> ImageSource | None:
     folder, lr_folder = getattr(data, f"{part}_dir"), getattr(data, f"{part}_lr_dir")
     shards, dataset = getattr(data, f"{part}_shards"), getattr(data, f"{part}_dataset")
     makers: dict[str, Callable[[], ImageSource]] = {}
@@ -50,8 +53,7 @@ def _source(data: DataConfig, part: str, scale: int, check: bool) -> ImageSource
     for kind, make in makers.items():
         try:
             source = make()
-            if check:
-                source.check()
+            source.check()
         except ValueError as error:
             raise ConfigError(f"data.{part}_{kind}: {error}") from error
         return source

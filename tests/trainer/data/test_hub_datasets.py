@@ -12,7 +12,7 @@ from tests.trainer.photo_files import levels, png, save_gradient
 from trainer.data.batches import Batches
 from trainer.data.config import DataConfig, DatasetConfig
 from trainer.data.sources.hub_datasets import DatasetSource
-from trainer.data.sources.opening import training_source
+from trainer.data.sources.opening import open_images
 from trainer.typed_yaml import ConfigError
 
 datasets = pytest.importorskip("datasets")
@@ -52,7 +52,7 @@ def test_a_stream_of_rows_goes_on_exactly_where_it_was_left(saved: Path) -> None
     def stream(start: int, num_workers: int):  # type: ignore[no-untyped-def]
         dataset = DatasetConfig(str(saved), "train")
         data = DataConfig(train_dataset=dataset, hr_size=24, preset="bicubic", num_workers=num_workers)
-        return Batches(data, 4, 2, 3, torch.device("cpu"), 0, 1).from_micro_step(start)
+        return Batches(data, open_images(data, 4).train, 4, 2, 3, torch.device("cpu"), 0, 1).from_micro_step(start)
 
     whole, resumed = stream(0, 0), stream(10, 2)
     expected = [next(whole) for _ in range(20)]
@@ -78,7 +78,7 @@ def test_what_is_missing_is_named_in_one_line(
     monkeypatch.chdir(saved.parent)
     data = DataConfig(train_dataset=DatasetConfig(name, split, image_column=column))
     with pytest.raises(ConfigError, match=rf"^data\.train_dataset: {name}.*{message}") as error:
-        training_source(data, 4)
+        open_images(data, 4)
     assert "\n" not in str(error.value)
 
 

@@ -1,22 +1,20 @@
-"""How good the averaged weights are on held-out photos, in numbers and in pictures."""
+"""Held-out photos, and how good an upscaler is on them, in numbers and in pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from trainer.data.config import DataConfig
 from trainer.data.crops import ValidationDataset
-from trainer.data.sources.opening import validation_source
+from trainer.data.sources.base import ImageSource
 from trainer.losses.terms import LPIPSLoss
-from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
 from upsr_core.degradation.config import DEGRADATION_PRESETS
 from upsr_core.degradation.degrading import Degradation
 from upsr_core.evaluation.metrics import fine_detail_ratio, psnr, ssim
-from upsr_core.pixels import quantise, to_pil
+from upsr_core.pixels import quantise
 from upsr_core.resampling import upsample
 
 # (B,3,h,w) and the images' seeds -> (B,3,s*h,s*w), both in [0,1].
@@ -28,21 +26,28 @@ CHUNK = 4
 SAMPLE_ROWS = 4
 
 
-class Validation:
+class HeldOutPhotos:
     """Held-out photos with two LR versions each, ``plain`` by bicubic reduction and ``degraded`` as in training; or,
     where they come in pairs, with their own, ``paired``.
 
     Args:
-        data: which photos, their size and the degradation.
+        source: the photos.
+        data: how many of them, their size and the degradation.
         scale: super-resolution factor.
         seed: decides the degradations and the noise that the denoiser starts from, alike at every validation.
-        device: where it runs.
+        device: where upscalers run.
         lpips: to score with, or None to do without.
     """
 
-    def __init__(self, data: DataConfig, scale: int, seed: int, device: torch.device, lpips: LPIPSLoss | None = None):
-        source = validation_source(data, scale)
-        assert source is not None
+    def __init__(
+        self,
+        source: ImageSource,
+        data: DataConfig,
+        scale: int,
+        seed: int,
+        device: torch.device,
+        lpips: LPIPSLoss | None = None,
+    ):
         photos = ValidationDataset(source, scale, crop_size=data.val_size, limit=data.val_images, seed=seed)
         items = [photos[i] for i in range(len(photos))]
         self.scale, self.device = scale, device
@@ -66,7 +71,7 @@ class Validation:
             chunk = slice(start, start + CHUNK)
             yield self.lr[kind][chunk].to(self.device), self.hr[chunk].to(self.device)
 
-    def run(self, upscaler: Upscaler) -> tuple[dict[str, Scores], dict[str, torch.Tensor]]:
+    def score(self, upscaler: Upscaler) -> tuple[dict[str, Scores], dict[str, torch.Tensor]]:
         """Scores and images (B,3,s*h,s*w) on the CPU, in [0,1], for each kind of LR image."""
         images = {kind: self._upscaled(upscaler, lr) for kind, lr in self.lr.items()}
         return {kind: self._scores(image) for kind, image in images.items()}, images
@@ -102,33 +107,3 @@ class Validation:
         lr = F.interpolate(self.lr[kind][:SAMPLE_ROWS], scale_factor=self.scale, mode="nearest")
         rows = torch.cat([lr, *(column[:SAMPLE_ROWS] for column in columns), self.hr[:SAMPLE_ROWS]], dim=3)
         return rows.permute(1, 0, 2, 3).flatten(1, 2)
-
-
-def sr_upscaler(sr_net: ATDModel) -> Upscaler:
-    """g by itself."""
-
-    @torch.no_grad()
-    def upscale(lr: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-        del seeds
-        return sr_net(lr, return_dict=False)[0].float()
-
-    return upscale
-
-
-def pipeline_upscaler(unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler, steps: int | None = None) -> Upscaler:
-    """The whole pipeline, in all steps or so many; each photo has noise of its own, the same every time."""
-    # The pipeline selects steps: let it do so with a scheduler that training does not use.
-    pipe = UPSRPipeline(unet, sr_net, UNWScheduler.from_config(scheduler.config))
-    pipe.set_progress_bar_config(disable=True)
-
-    def upscale(lr: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return pipe(lr, steps, generator=generators, tile_size=0, output_type="pt", return_dict=False)[0]
-
-    return upscale
-
-
-def save_png(image: torch.Tensor, path: Path) -> None:
-    """Write (3,H,W) in [0,1] as an 8-bit file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil(image).save(path)

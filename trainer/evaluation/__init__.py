@@ -1,1 +1,0 @@
-"""Scores and samples on held-out images during training."""
