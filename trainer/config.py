@@ -34,8 +34,9 @@ class NetworkTrainingConfig:
         weight_decay: AdamW's.
         max_grad_norm: gradients are scaled down to this norm; None never.
         ema_decay: of the moving average of the weights, which is what is validated and exported.
-        perceptual: distance of the perceptual term: ``lpips-vgg`` is the paper's; ``vgg-features`` needs no download,
-            see `VGGFeatureLoss`, and its gradients are larger by two orders of magnitude.
+        perceptual: distance of the perceptual term: ``lpips-vgg`` is the paper's; ``st-lpips-vgg`` and
+            ``vgg-features`` need no download, see `STLPIPS` and `VGGFeatureLoss`; the gradients of the last are larger
+            by two orders of magnitude.
         perceptual_weight: lambda of Eq. 9; 0 does without the perceptual term.
         best_metric: validation metric, averaged over the inputs, whose best weights are in ``model``. ``loss`` is the
             stage's own on the held-out photos; PSNR and SSIM would choose a denoiser that is hardly trained.
@@ -61,6 +62,11 @@ class NetworkTrainingConfig:
     best_metric: Literal["loss", "psnr", "ssim"] = "loss"
     timesteps: Literal["all", "last"] = "all"
     weight_edits: float = Field(default=0.0, ge=0, le=1)
+
+    @property
+    def perceptual_term(self) -> str:
+        """The weighted distance that is added to the loss, in words."""
+        return f"{self.perceptual_weight:g} {self.perceptual}" if self.perceptual_weight else "no perceptual term"
 
 
 @dataclass(frozen=True, config=STRICT)

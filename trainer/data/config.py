@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from trainer.typed_yaml import STRICT, ConfigError, build, merged
@@ -19,7 +19,12 @@ def _known_preset(name: str) -> str:
     return name
 
 
+def _weighted(folders: Any) -> Any:
+    return {folders: 1.0} if isinstance(folders, str | Path) else folders
+
+
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+WeightedFolders = Annotated[dict[UserPath, PositiveFloat] | None, BeforeValidator(_weighted)]
 Preset = Annotated[str, AfterValidator(_known_preset)]
 
 
@@ -48,7 +53,9 @@ class DataConfig:
     three, and without any there is none.
 
     Attributes:
-        train_dir, val_dir: folder of HR images, searched with its subfolders.
+        train_dir: folder of HR images, searched with its subfolders; or several with weights, such as
+            ``{photos: 3, textures: 1}``, of which each gives its share of the training samples.
+        val_dir: folder of HR images that are held out.
         train_lr_dir, val_lr_dir: folder of LR images with the names of those in ``train_dir`` or ``val_dir``; such
             pairs are used as they are, without degradation.
         train_shards, val_shards: WebDataset tar files: one, a folder of them, or several such as
@@ -69,7 +76,7 @@ class DataConfig:
         val_images: at most so many of the held-out images are validated.
     """
 
-    train_dir: UserPath | None = None
+    train_dir: WeightedFolders = None
     train_lr_dir: UserPath | None = None
     train_shards: str | None = None
     train_dataset: DatasetConfig | None = None
@@ -108,6 +115,8 @@ class DataConfig:
                 raise ValueError(f"{part}_lr_dir needs the HR images of its pairs; set {part}_dir")
         if self.train_lr_dir is None:
             return
+        if self.train_dir is not None and len(self.train_dir) > 1:
+            raise ValueError("train_lr_dir needs the one folder with the HR images of its pairs in train_dir")
         if self.has_validation and self.val_lr_dir is None:
             raise ValueError(
                 "train_lr_dir trains on pairs, but validation has none; set val_dir and val_lr_dir, or leave out both"
@@ -125,6 +134,15 @@ class DataConfig:
     def has_validation(self) -> bool:
         """Whether there are held-out images."""
         return bool(self._given("val"))
+
+    @property
+    def degradation_name(self) -> str:
+        """What training samples go through, in words."""
+        if self.train_lr_dir is not None:
+            return "none, pairs"
+        if self.degradation_mix:
+            return " + ".join(f"{share:g} {name}" for name, share in self.degradation_mix.items())
+        return self.preset + (", changed" if self.degradation else "")
 
     def degradation_config(self) -> DegradationConfig:
         """The preset with the changes applied."""

@@ -38,15 +38,17 @@ def model_card(config: TrainConfig, repo_id: str, step: int, figures: Figures) -
         figures: validation figures of these weights; empty without held-out images.
     """
     data = config.data
-    source = data.train_dataset.path if data.train_dataset else str(data.train_shards or data.train_dir)
-    source = source.rstrip("/").rsplit("/", 1)[-1]
+    places = [data.train_dataset.path] if data.train_dataset else [data.train_shards or ""]
+    names = [str(place).rstrip("/").rpartition("/")[2] for place in data.train_dir or places]
     one_step = config.unet_training.timesteps == "last"
     arguments = "image, num_inference_steps=1" if one_step else "image"
     parts = [
         FRONT_MATTER,
         f"# {repo_id.rstrip('/').rsplit('/', 1)[-1]}\n",
         f"{config.scale}x super-resolution of photos by uncertainty-guided diffusion (UPSR, CVPR 2025), trained with "
-        f"`trainer/train.py`: {step} steps of the denoiser, preset `{data.preset}`, photos of `{source}`.\n",
+        f"`trainer/train.py`: {step} steps of the denoiser, degradation {data.degradation_name}, photos of "
+        f"`{', '.join(names)}`. Losses: L1 + {config.sr_net_training.perceptual_term} for g, squared error + "
+        f"{config.unet_training.perceptual_term} for the denoiser.\n",
         "```python\n"
         "from upsr_core import load_pipeline\n\n"
         f'pipe = load_pipeline("{repo_id}")\n'
@@ -56,7 +58,7 @@ def model_card(config: TrainConfig, repo_id: str, step: int, figures: Figures) -
     if figures:
         parts += ["## Figures\n", f"On up to {data.val_images} held-out images, centre crops of {data.val_size}.\n"]
         parts += [f"{INPUTS[kind]}:\n\n{_table(methods)}\n" for kind, methods in figures.items()]
-    # Where it lay while it was trained is nobody's business.
+    # Paths of the machine that trained it are of no use to anyone else.
     plain = {
         key: value for key, value in to_plain(config).items() if key not in ("output_dir", "sr_net_from", "init_from")
     }

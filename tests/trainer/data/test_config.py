@@ -39,6 +39,13 @@ def test_every_kind_of_source_can_be_set_on_the_command_line(file: Path) -> None
     assert not load_config(file, ["data.train_lr_dir=lr"]).data.has_validation
 
 
+def test_folders_can_have_weights(file: Path) -> None:
+    assert load_config(file).data.train_dir == {Path("hr"): 1.0}
+    config = load_config(file, ["data.train_dir={photos: 3, more/textures: 1}"])
+    assert config.data.train_dir == {Path("photos"): 3.0, Path("more/textures"): 1.0}
+    assert build(type(config), yaml.safe_load(yaml.safe_dump(to_plain(config)))) == config
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -50,6 +57,8 @@ def test_every_kind_of_source_can_be_set_on_the_command_line(file: Path) -> None
         (["train_lr_dir=x", "val_dir=x"], r"^data: train_lr_dir trains on pairs, but validation has none; "),
         (["train_lr_dir=x", "degradation.bicubic_prob=1"], r"^data: degradation does nothing with train_lr_dir"),
         (["train_lr_dir=x", "degrade_on=device"], r"^data: degrade_on does nothing with train_lr_dir"),
+        (["train_dir={a: 1, b: 0}"], r"^data\.train_dir\.b: must be greater than 0, not 0$"),
+        (["train_dir={a: 1, b: 1}", "train_lr_dir=x"], r"^data: train_lr_dir needs the one folder"),
         (["val_dataset.split=test"], r"^data\.val_dataset\.path: is missing"),
         (["val_dataset.paht=x"], r"^data\.val_dataset\.paht: no such key; did you mean data\.val_dataset\.path\?"),
     ],

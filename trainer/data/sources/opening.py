@@ -9,6 +9,7 @@ from trainer.data.config import DataConfig
 from trainer.data.sources.base import ImageSource
 from trainer.data.sources.hub_datasets import DatasetSource
 from trainer.data.sources.image_folders import FolderSource
+from trainer.data.sources.mixture import MixedSource
 from trainer.data.sources.pairs import PairSource
 from trainer.data.sources.shards import ShardSource
 from trainer.typed_yaml import ConfigError
@@ -40,11 +41,14 @@ def open_images(data: DataConfig, scale: int) -> Images:
 def _source(data: DataConfig, part: str, scale: int) -> ImageSource | None:
     folder, lr_folder = getattr(data, f"{part}_dir"), getattr(data, f"{part}_lr_dir")
     shards, dataset = getattr(data, f"{part}_shards"), getattr(data, f"{part}_dataset")
+    weights = folder if isinstance(folder, dict) else {folder: 1.0}
     makers: dict[str, Callable[[], ImageSource]] = {}
     if lr_folder is not None:
-        makers["lr_dir"] = lambda: PairSource(folder, lr_folder, scale)
+        makers["lr_dir"] = lambda: PairSource(next(iter(weights)), lr_folder, scale)
+    elif len(weights) > 1:
+        makers["dir"] = lambda: MixedSource({FolderSource(one): weight for one, weight in weights.items()})
     elif folder is not None:
-        makers["dir"] = lambda: FolderSource(folder)
+        makers["dir"] = lambda: FolderSource(next(iter(weights)))
     if shards is not None:
         makers["shards"] = lambda: ShardSource(shards)
     if dataset is not None:
