@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,16 +38,36 @@ def start_at_zero(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-class PixelLinear(nn.Linear):
-    """Linear layer over the channels of (B,h,w,c).
+# Where the processor has AVX-512, oneDNN's convolution is the fastest product of a matrix with every pixel; PyTorch
+# itself turns to it with several threads only. Elsewhere the matrix product is at least as fast, whatever the threads.
+_ONEDNN_IS_FASTER = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
-    On a CPU it runs as a 1x1 convolution, which only relabels the memory and is about twice as fast there.
-    """
+
+def _pixel_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """(B,h,w,c), weight (d,c), bias (d) to (B,h,w,d)."""
+    if x.device.type == "cpu" and _ONEDNN_IS_FASTER and not torch.compiler.is_compiling():
+        kernel = weight[:, :, None, None]
+        return torch.mkldnn_convolution(x.permute(0, 3, 1, 2), kernel, bias, (0, 0), (1, 1), (1, 1), 1).permute(
+            0, 2, 3, 1
+        )
+    return F.linear(x, weight, bias)
+
+
+class PixelLinear(nn.Linear):
+    """Linear layer over the channels of (B,h,w,c)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != "cpu":
-            return super().forward(x)
-        return F.conv2d(x.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias).permute(0, 2, 3, 1)
+        return _pixel_product(x, self.weight, self.bias)
+
+
+class PixelConv(nn.Conv2d):
+    """1x1 convolution of (B,c,h,w) in channels_last, as the product of a matrix with every pixel."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _pixel_product(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
 
 
 def relative_position_index(window_size: int) -> torch.Tensor:
@@ -98,7 +120,6 @@ class WindowAttention(nn.Module):
         self.relative_position_bias = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias, std=0.02)
         self.register_buffer("position_index", relative_position_index(window_size).flatten(), persistent=False)
-        self.masked_columns = shift_mask == "swin"
         if shifted:
             self.register_buffer("masks", shift_masks(window_size, shift_mask), persistent=False)
 
@@ -108,29 +129,55 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias[self.position_index].view(tokens, tokens, self.num_heads)
         bias = bias.permute(2, 0, 1).to(qkv.dtype)
 
-        if self.shift:
-            qkv = torch.roll(qkv, (-self.shift, -self.shift), dims=(1, 2))
-        windows = rearrange(
-            qkv,
-            "b (i y) (j x) (qkv heads d) -> qkv b i j heads (y x) d",
-            y=self.window_size, x=self.window_size, qkv=3, heads=self.num_heads,
-        )  # fmt: skip
-        out = self._shifted(windows, bias) if self.shift else self._attend(windows, bias)
-        out = rearrange(out, "b i j heads (y x) d -> b (i y) (j x) (heads d)", y=self.window_size)
-        return torch.roll(out, (self.shift, self.shift), dims=(1, 2)) if self.shift else out
+        groups = self._window_groups(qkv.shape[:3], qkv.device)
+        order = torch.cat([group.flatten() for group in groups])
+        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        windows = permute_rows(qkv.flatten(0, 2), order, inverse).split([group.numel() for group in groups])
+        masks = [None, *self.masks] if self.shift else [None]
+        parts = [
+            self._attend(part, bias if mask is None else bias + mask.to(bias.dtype))
+            for part, mask in zip(windows, masks, strict=True)
+            if len(part)
+        ]
+        out = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return permute_rows(out, inverse, order).view(*qkv.shape[:3], -1)
+
+    def _window_groups(self, shape: Sequence[int], device: torch.device) -> list[torch.Tensor]:
+        """Indices of the tokens, window by window, of each group of windows that share a mask.
+
+        With a shift: all but the following, then those of the last row, of the last column, and of both.
+        """
+        size, shift = self.window_size, self.shift
+        index = torch.arange(math.prod(shape), device=device).view(*shape)
+        if shift:
+            index = index.roll((-shift, -shift), dims=(1, 2))
+        grid = rearrange(index, "b (i y) (j x) -> b i j (y x)", y=size, x=size)
+        if not shift:
+            return [grid]
+        return [grid[:, :-1, :-1], grid[:, -1:, :-1], grid[:, :-1, -1:], grid[:, -1:, -1:]]
 
     def _attend(self, windows: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        q, k, v = windows.flatten(1, 3).unbind(0)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None]).view(windows.shape[1:])
+        """(n*N,3*C), window after window, to (n*N,C)."""
+        q, k, v = windows.view(
+            -1, self.window_size**2, 3, self.num_heads, windows.shape[1] // (3 * self.num_heads)
+        ).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None]).transpose(1, 2).reshape(len(windows), -1)
 
-    def _shifted(self, windows: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        last_row, last_column, corner = (bias + mask.to(bias.dtype) for mask in self.masks)
-        inner, last = windows[:, :, :-1], windows[:, :, -1:]
-        if not self.masked_columns:
-            rows = [self._attend(inner, bias), self._attend(last, last_row)]
-        else:
-            rows = [
-                torch.cat([self._attend(part[:, :, :, :-1], most), self._attend(part[:, :, :, -1:], end)], dim=2)
-                for part, most, end in ((inner, bias, last_column), (last, last_row, corner))
-            ]
-        return torch.cat(rows, dim=1)
+
+class _PermuteRows(torch.autograd.Function):
+    """Rows in another order. Its gradient is the inverse permutation: PyTorch's own adds row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(order, inverse)
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        order, inverse = ctx.saved_tensors
+        return permute_rows(gradient, inverse, order), None, None
+
+
+def permute_rows(x: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+    """x (n,c) with its rows in the order of ``order`` (n), whose inverse permutation is ``inverse`` (n)."""
+    return _PermuteRows.apply(x, order, inverse) if x.requires_grad else x.index_select(0, order)

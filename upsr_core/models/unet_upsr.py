@@ -14,7 +14,7 @@ from diffusers.utils import BaseOutput
 from torch import nn
 
 from ..diffusers_hook import registered_with_diffusers
-from .attention import SHIFT_MASKS, GroupNorm, PixelLinear, ShiftMask, WindowAttention, start_at_zero
+from .attention import SHIFT_MASKS, GroupNorm, PixelConv, PixelLinear, ShiftMask, WindowAttention, start_at_zero
 from .complete_weights import CompleteWeights
 from .config_bounds import check_lists, check_numbers, check_whole_numbers, check_windows
 from .image_head import ImageHead, UpsampleConv
@@ -40,7 +40,7 @@ class ResBlock(nn.Module):
         self.norm2 = GroupNorm(NORM_GROUPS, out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        self.shortcut = nn.Identity() if in_channels == out_channels else PixelConv(in_channels, out_channels)
         start_at_zero(self.conv2)
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
@@ -63,7 +63,7 @@ class SwinBlock(nn.Module):
         self.attn = WindowAttention(num_heads, window_size, shifted, shift_mask)
         self.proj = PixelLinear(channels, channels)
         self.norm2 = GroupNorm(NORM_GROUPS, channels)
-        self.mlp = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.GELU(), nn.Conv2d(hidden, channels, 1))
+        self.mlp = nn.Sequential(PixelConv(channels, hidden), nn.GELU(), PixelConv(hidden, channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = self.norm1(x).permute(0, 2, 3, 1)
@@ -76,11 +76,11 @@ class SwinLayer(nn.Module):
 
     def __init__(self, channels: int, embed_dim: int, depth: int, shift_odd_blocks: bool, **block: Any):
         super().__init__()
-        self.proj_in = nn.Conv2d(channels, embed_dim, 1)
+        self.proj_in = PixelConv(channels, embed_dim)
         self.blocks = nn.ModuleList(
             SwinBlock(embed_dim, shifted=shift_odd_blocks and i % 2 == 1, **block) for i in range(depth)
         )
-        self.proj_out = nn.Conv2d(embed_dim, channels, 1)
+        self.proj_out = PixelConv(embed_dim, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.proj_in(x)
