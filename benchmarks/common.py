@@ -11,6 +11,7 @@ import diffusers
 import torch
 
 from upsr_core import UPSRPipeline, load_pipeline
+from upsr_core.models.complete_weights import in_fast_layout
 from upsr_core.published.config import build_published
 from upsr_core.resampling import upsample
 
@@ -32,6 +33,7 @@ def load_model(name: str | None) -> UPSRPipeline:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             unet, sr_net, scheduler = build_published()
+        in_fast_layout(unet, sr_net)
         pipe = UPSRPipeline(unet=unet.eval(), sr_net=sr_net.eval(), scheduler=scheduler)
     else:
         pipe = load_pipeline(name)

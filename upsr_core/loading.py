@@ -13,6 +13,7 @@ from diffusers.utils import is_accelerate_available
 
 from .choices import DTYPES
 from .messages import one_line
+from .models.complete_weights import in_fast_layout
 from .pipeline_upsr import UPSRPipeline
 
 # ORGANISATION/NAME, and nothing that only a path can be.
@@ -75,6 +76,7 @@ def load_pipeline(
                 f"({one_line(error, 200)})"
             ) from error
         raise ValueError(f"{source}: cannot be loaded as a UPSR model: {one_line(error)}") from error
+    in_fast_layout(pipe.unet, pipe.sr_net)
     return pipe.to(device) if device is not None else pipe
 
 

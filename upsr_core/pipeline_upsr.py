@@ -20,6 +20,7 @@ from .diffusers_hook import registered_with_diffusers
 from .image_input import ImageInput, to_output, to_tensor
 from .memory import call_network, free_bytes, largest_tile, tiles_per_call
 from .models import ATDModel, UPSRUNet, denoiser_input
+from .models.kept import keep_derived
 from .resampling import pad_to_multiple, upsample
 from .scheduling_unw import UNWScheduler
 from .tiling import CallCounter, Chunk, Tiling, run_on_tiles
@@ -157,7 +158,7 @@ class UPSRPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(num_inference_steps)
 
         steps = len(self.scheduler.timesteps)
-        with self.progress_bar(total=0) as bar:
+        with keep_derived(self.unet, self.sr_net), self.progress_bar(total=0) as bar:
             progress = CallCounter(bar, callback_on_tile_end)
 
             # 2. Condition and uncertainty: one pass of g
@@ -212,7 +213,7 @@ class UPSRPipeline(DiffusionPipeline):
         """
         self._check_components()
         lr = pad_to_multiple(to_tensor(image).to(self._execution_device), self.unet.config.pad_multiple)
-        with self.progress_bar(total=0) as bar:
+        with keep_derived(self.sr_net), self.progress_bar(total=0) as bar:
             sr = self._super_resolve(lr, CallCounter(bar, callback_on_tile_end))
         self.maybe_free_model_hooks()
         return sr

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from .kept import KeepsDerived
+
 ShiftMask = Literal["swin", "published"]
 SHIFT_MASKS: tuple[str, ...] = ("swin", "published")
 MASKED = -100.0
@@ -96,7 +98,7 @@ def shift_masks(window_size: int, kind: ShiftMask) -> torch.Tensor:
     return torch.stack([apart(wrapped_row), apart(wrapped_column), apart(wrapped_row + 2 * wrapped_column)])
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(KeepsDerived):
     """Scaled-dot-product attention inside windows of ``window_size`` x ``window_size`` tokens.
 
     Takes queries, keys and values ready-made, since the SR network shares them between two attentions. A learned
@@ -125,22 +127,22 @@ class WindowAttention(nn.Module):
 
     def forward(self, qkv: torch.Tensor) -> torch.Tensor:
         """(B,H,W,3*C), queries, keys and values in this order, to (B,H,W,C)."""
-        tokens = self.window_size**2
-        bias = self.relative_position_bias[self.position_index].view(tokens, tokens, self.num_heads)
-        bias = bias.permute(2, 0, 1).to(qkv.dtype)
-
+        table = self.relative_position_bias
+        biases = self.derived("bias", table, qkv.dtype, lambda: self._biases(qkv.dtype))
         groups = self._window_groups(qkv.shape[:3], qkv.device)
         order = torch.cat([group.flatten() for group in groups])
         inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         windows = permute_rows(qkv.flatten(0, 2), order, inverse).split([group.numel() for group in groups])
-        masks = [None, *self.masks] if self.shift else [None]
-        parts = [
-            self._attend(part, bias if mask is None else bias + mask.to(bias.dtype))
-            for part, mask in zip(windows, masks, strict=True)
-            if len(part)
-        ]
+        parts = [self._attend(part, bias) for part, bias in zip(windows, biases, strict=True) if len(part)]
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
         return permute_rows(out, inverse, order).view(*qkv.shape[:3], -1)
+
+    def _biases(self, dtype: torch.dtype) -> torch.Tensor:
+        """What is added to the similarity of two tokens in each group of windows, (groups,heads,N,N)."""
+        tokens = self.window_size**2
+        bias = self.relative_position_bias[self.position_index].view(tokens, tokens, self.num_heads)
+        bias = bias.permute(2, 0, 1)[None].to(dtype, memory_format=torch.contiguous_format)
+        return torch.cat([bias, bias + self.masks[:, None].to(dtype)]) if self.shift else bias
 
     def _window_groups(self, shape: Sequence[int], device: torch.device) -> list[torch.Tensor]:
         """Indices of the tokens, window by window, of each group of windows that share a mask.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
 
 NAMED_KEYS = 5
 
@@ -35,3 +37,21 @@ class CompleteWeights(ModelMixin):
                     "file is damaged, or its config.json is another model's"
                 )
         return (model, info) if wants_info else model
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """As `ModelMixin.save_pretrained`, from any memory format: safetensors takes the plain one alone."""
+        restored = torch.contiguous_format if all(p.is_contiguous() for p in self.parameters()) else torch.channels_last
+        self.to(memory_format=torch.contiguous_format)
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.to(memory_format=restored)
+
+
+def in_fast_layout(*networks: nn.Module) -> None:
+    """Put the kernels of the networks' convolutions in the layout of their features, channels_last.
+
+    Otherwise every call of a convolution copies its kernel.
+    """
+    for network in networks:
+        network.to(memory_format=torch.channels_last)

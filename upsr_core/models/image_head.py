@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .kept import KeepsDerived
+
 # Folding a kernel costs time in proportion to its size alone: below this many pixels it does not pay.
 LEAST_FOLDED_PIXELS = 32 * 32
 # Feature maps at output resolution are the largest tensors of the network. Bands keep each below this many elements,
@@ -20,7 +22,7 @@ def band_elements(device: torch.device) -> int:
     return BAND_ELEMENTS.get(device.type, BAND_ELEMENTS_ELSEWHERE)
 
 
-class UpsampleConv(nn.Conv2d):
+class UpsampleConv(KeepsDerived, nn.Conv2d):
     """Nearest-neighbour x2, then a 3x3 convolution.
 
     At inference on a CPU the two are folded into one transposed 4x4 convolution of stride 2, 4/9 of the
@@ -33,7 +35,8 @@ class UpsampleConv(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         folds = x.device.type == "cpu" and not torch.is_grad_enabled()
         if folds and x.shape[-2] * x.shape[-1] >= LEAST_FOLDED_PIXELS:
-            return F.conv_transpose2d(x, self._folded_kernel(), self.bias, stride=2, padding=1)
+            kernel = self.derived("kernel", self.weight, self.weight.dtype, self._folded_kernel)
+            return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
         return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
     def _folded_kernel(self) -> torch.Tensor:

@@ -21,6 +21,7 @@ from ..loading import load_pipeline
 from ..messages import one_line
 from ..models import ATDModel, UPSRUNet
 from ..models.attention import WindowAttention
+from ..models.complete_weights import in_fast_layout
 from ..pipeline_upsr import UPSRPipeline
 from .config import build_published
 from .names import published_names
@@ -141,6 +142,7 @@ def convert_published(
     if out is not None:
         with _whole_folder(Path(out)) as folder:
             pipe.save_pretrained(folder)
+    in_fast_layout(unet, atd)
     return pipe
 
 
