@@ -274,7 +274,8 @@ class UPSRPipeline(DiffusionPipeline):
         sample, condition = denoiser_input(
             state, tiles_of(sr), tiles_of(upsampled), scale=self.scale, sr_condition=sr_condition
         )
-        return call_network(self.unet, sample, t, condition)
+        # A tensor, as torch.compile makes another graph for each number.
+        return call_network(self.unet, sample, torch.tensor(t), condition)
 
     def _tiling(self, lr: torch.Tensor, tile_size: int | None, overlap: int, tile_batch_size: int | None) -> Tiling:
         """The tiling that the arguments ask for, with the tile side and tiles per call chosen where they are None."""
