@@ -1,7 +1,8 @@
 """Options and their names, in a module without heavy imports: the command line checks them before it imports torch."""
 
 COLOR_FIXES = ("none", "wavelet", "adain")
-DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = ("float32", "float16", "bfloat16", "auto")
+"""Types of the networks; ``"auto"``: bfloat16 on CPUs that compute in it, float32 elsewhere."""
 WRITE_FORMATS = {
     **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"},
     **{".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"},

@@ -15,6 +15,7 @@ from .choices import DTYPES
 from .messages import one_line
 from .models.complete_weights import in_fast_layout
 from .pipeline_upsr import UPSRPipeline
+from .precision import automatic_dtype
 
 # ORGANISATION/NAME, and nothing that only a path can be.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -35,15 +36,16 @@ def load_pipeline(
     Args:
         model: a folder written by `save_pretrained` or `upsr convert`, a Hub repository id, or None for the small
             model that comes with the package.
-        dtype: of the networks, ``torch.float16`` or ``"float16"`` and so on; by default float32. The diffusion state is
-            float32 in any case.
+        dtype: of the networks, ``torch.float16`` or ``"float16"`` and so on; by default float32. ``"auto"``:
+            bfloat16 on CPUs that compute in it, see `precision.automatic_dtype`. The diffusion state is float32 in any
+            case.
         device: where to put it; by default it stays on the CPU.
         variant: weights variant to read, such as ``"fp16"``.
 
     Raises:
         ValueError: nothing there, or what is there is no UPSR model; the message names the file or key.
     """
-    dtype = _floating_dtype(dtype)
+    dtype = automatic_dtype(device or "cpu")[0] if dtype == "auto" else _floating_dtype(dtype)
     if model == "":
         raise ValueError("the model's name is empty; leave it out for the bundled model")
     if variant is not None and not isinstance(variant, str):

@@ -106,7 +106,7 @@ def load(args: argparse.Namespace) -> UPSRPipeline:
         if not on_terminal(sys.stderr):
             disable_progress_bars()  # of downloads
     device = find_device(args.device)
-    pipe = load_pipeline(args.model, dtype=getattr(torch, args.dtype), device=device, variant=args.variant)
+    pipe = load_pipeline(args.model, dtype=args.dtype, device=device, variant=args.variant)
     if args.model_sha256 is not None and model_sha256(pipe) != args.model_sha256:
         name = args.model or "the bundled model"
         raise ValueError(f"{name}: is another model than the report's, of SHA-256 {args.model_sha256[:12]}")

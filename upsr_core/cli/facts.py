@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from ..loading import BUNDLED_MODEL, model_sha256
 from ..memory import LARGEST_TILE, free_bytes, largest_tile
 from ..pipeline_upsr import UPSRPipeline
+from ..precision import automatic_dtype
 from .arguments import installed_version
 from .commands import accelerator, load
 from .output import say
@@ -46,12 +47,14 @@ def info(args: argparse.Namespace) -> int:
 def doctor(args: argparse.Namespace) -> int:
     """``upsr doctor``; its exit status."""
     pipe = load(args)
+    automatic, reason = automatic_dtype(pipe.device)
     facts = {
         "versions": _versions(),
         "devices": _devices(),
         "chosen": {
             "device": str(pipe.device),
             "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+            "--dtype auto": f"{str(automatic).removeprefix('torch.')}: {reason}",
             "threads": torch.get_num_threads(),
             "tile": _tile(pipe),
         },

@@ -25,7 +25,7 @@ def band_elements(device: torch.device) -> int:
 class UpsampleConv(KeepsDerived, nn.Conv2d):
     """Nearest-neighbour x2, then a 3x3 convolution.
 
-    At inference on a CPU the two are folded into one transposed 4x4 convolution of stride 2, 4/9 of the
+    At inference on a CPU in float32 the two are folded into one transposed 4x4 convolution of stride 2, 4/9 of the
     multiplications: each output pixel sees at most 2x2 different input pixels.
     """
 
@@ -33,7 +33,8 @@ class UpsampleConv(KeepsDerived, nn.Conv2d):
         super().__init__(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        folds = x.device.type == "cpu" and not torch.is_grad_enabled()
+        # In half precision oneDNN's transposed convolution is far slower than its convolution on some processors.
+        folds = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
         if folds and x.shape[-2] * x.shape[-1] >= LEAST_FOLDED_PIXELS:
             kernel = self.derived("kernel", self.weight, self.weight.dtype, self._folded_kernel)
             return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
