@@ -72,8 +72,8 @@ def test_pixel_products_are_one_by_one_convolutions(threads: int, monkeypatch: p
         layer = attention.PixelConv(12, 20)
         x = torch.randn(2, 12, 5, 7).contiguous(memory_format=torch.channels_last)
         expected = torch.nn.functional.conv2d(x, layer.weight, layer.bias)
-        for onednn in (False, torch.backends.mkldnn.is_available()):
-            monkeypatch.setattr(attention, "_ONEDNN_IS_FASTER", onednn)
+        for convolution in (False, True):
+            monkeypatch.setattr(attention, "_CONVOLUTION_IS_FASTER", convolution)
             torch.testing.assert_close(layer(x), expected)
     finally:
         torch.set_num_threads(before)

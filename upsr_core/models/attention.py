@@ -40,18 +40,14 @@ def start_at_zero(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-# Where the processor has AVX-512, oneDNN's convolution is the fastest product of a matrix with every pixel; PyTorch
-# itself turns to it with several threads only. Elsewhere the matrix product is at least as fast, whatever the threads.
-_ONEDNN_IS_FASTER = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+# With AVX-512, oneDNN's 1x1 convolution is about twice as fast as the matrix product; elsewhere it is at most as fast.
+_CONVOLUTION_IS_FASTER = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def _pixel_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """(B,h,w,c), weight (d,c), bias (d) to (B,h,w,d)."""
-    if x.device.type == "cpu" and _ONEDNN_IS_FASTER and not torch.compiler.is_compiling():
-        kernel = weight[:, :, None, None]
-        return torch.mkldnn_convolution(x.permute(0, 3, 1, 2), kernel, bias, (0, 0), (1, 1), (1, 1), 1).permute(
-            0, 2, 3, 1
-        )
+    if x.device.type == "cpu" and _CONVOLUTION_IS_FASTER:
+        return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
     return F.linear(x, weight, bias)
 
 
