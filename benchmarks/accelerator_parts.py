@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from benchmarks.common import load_model, random_image
-from benchmarks.training import WITHOUT_VALIDATION, start_run, synchronize
+from benchmarks.training import WITHOUT_VALIDATION, start_run
 from trainer.config import load_config
 from upsr_core import UPSRPipeline
 from upsr_core.memory import activation_bytes
@@ -46,6 +46,12 @@ SMALL_TRAINING = (
     "sr_net.embed_dim=16", "sr_net.depths=[1,1]", "sr_net.num_heads=[2,2]", "unet_training.batch_size=2",
     "unet_training.perceptual_weight=0.0", "mixed_precision=no",
 )  # fmt: skip
+
+
+def wait_for(device: str) -> None:
+    """Until the accelerator has done its work; a CPU has."""
+    if device != "cpu":
+        torch.accelerator.synchronize(torch.device(device))
 
 
 @dataclass(frozen=True)
@@ -104,10 +110,10 @@ def seconds_of(call: Callable[[], object], device: str, repeats: int) -> float:
     """Median of ``repeats`` calls after one to warm up; the device is waited for."""
     times = []
     for _ in range(repeats + 1):
-        synchronize(torch.device(device))
+        wait_for(device)
         start = time.perf_counter()
         call()
-        synchronize(torch.device(device))
+        wait_for(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
 
@@ -189,7 +195,7 @@ def compiled_speed(setting: Setting) -> Iterator[Row]:
     compile_networks(pipe, setting.backend)
     start = time.perf_counter()
     call()
-    synchronize(torch.device(setting.device))
+    wait_for(setting.device)
     first = time.perf_counter() - start
     yield Row("to the first batch", f"{first:.1f} s", f"{str(dtype).removeprefix('torch.')}, {setting.backend}")
     compiled = seconds_of(call, setting.device, repeats)
