@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -118,64 +116,43 @@ class WindowAttention(KeepsDerived):
         self.relative_position_bias = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias, std=0.02)
         self.register_buffer("position_index", relative_position_index(window_size).flatten(), persistent=False)
+        self.masked_columns = shift_mask == "swin"
         if shifted:
             self.register_buffer("masks", shift_masks(window_size, shift_mask), persistent=False)
 
     def forward(self, qkv: torch.Tensor) -> torch.Tensor:
         """(B,H,W,3*C), queries, keys and values in this order, to (B,H,W,C)."""
-        table = self.relative_position_bias
-        biases = self.derived("bias", table, qkv.dtype, lambda: self._biases(qkv.dtype))
-        groups = self._window_groups(qkv.shape[:3], qkv.device)
-        order = torch.cat([group.flatten() for group in groups])
-        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        windows = permute_rows(qkv.flatten(0, 2), order, inverse).split([group.numel() for group in groups])
-        parts = [self._attend(part, bias) for part, bias in zip(windows, biases, strict=True) if len(part)]
-        out = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return permute_rows(out, inverse, order).view(*qkv.shape[:3], -1)
+        biases = self.derived("bias", self.relative_position_bias, qkv.dtype, lambda: self._biases(qkv.dtype))
+        if self.shift:
+            qkv = torch.roll(qkv, (-self.shift, -self.shift), dims=(1, 2))
+        windows = rearrange(
+            qkv,
+            "b (i y) (j x) (qkv heads d) -> qkv b i j heads (y x) d",
+            y=self.window_size, x=self.window_size, qkv=3, heads=self.num_heads,
+        )  # fmt: skip
+        out = self._shifted(windows, biases) if self.shift else self._attend(windows, biases[0])
+        out = rearrange(out, "b i j heads (y x) d -> b (i y) (j x) (heads d)", y=self.window_size)
+        return torch.roll(out, (self.shift, self.shift), dims=(1, 2)) if self.shift else out
 
     def _biases(self, dtype: torch.dtype) -> torch.Tensor:
-        """What is added to the similarity of two tokens in each group of windows, (groups,heads,N,N)."""
+        """The bias of two tokens (1,heads,N,N); with a shift (4,heads,N,N), with the masks of `shift_masks` as well."""
         tokens = self.window_size**2
         bias = self.relative_position_bias[self.position_index].view(tokens, tokens, self.num_heads)
         bias = bias.permute(2, 0, 1)[None].to(dtype, memory_format=torch.contiguous_format)
         return torch.cat([bias, bias + self.masks[:, None].to(dtype)]) if self.shift else bias
 
-    def _window_groups(self, shape: Sequence[int], device: torch.device) -> list[torch.Tensor]:
-        """Indices of the tokens, window by window, of each group of windows that share a mask.
-
-        With a shift: all but the following, then those of the last row, of the last column, and of both.
-        """
-        size, shift = self.window_size, self.shift
-        index = torch.arange(math.prod(shape), device=device).view(*shape)
-        if shift:
-            index = index.roll((-shift, -shift), dims=(1, 2))
-        grid = rearrange(index, "b (i y) (j x) -> b i j (y x)", y=size, x=size)
-        if not shift:
-            return [grid]
-        return [grid[:, :-1, :-1], grid[:, -1:, :-1], grid[:, :-1, -1:], grid[:, -1:, -1:]]
-
     def _attend(self, windows: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """(n*N,3*C), window after window, to (n*N,C)."""
-        q, k, v = windows.view(
-            -1, self.window_size**2, 3, self.num_heads, windows.shape[1] // (3 * self.num_heads)
-        ).permute(2, 0, 3, 1, 4)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None]).transpose(1, 2).reshape(len(windows), -1)
+        q, k, v = windows.flatten(1, 3).unbind(0)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None]).view(windows.shape[1:])
 
-
-class _PermuteRows(torch.autograd.Function):
-    """Rows in another order. Its gradient is the inverse permutation: PyTorch's own adds row by row."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(order, inverse)
-        return x.index_select(0, order)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        order, inverse = ctx.saved_tensors
-        return permute_rows(gradient, inverse, order), None, None
-
-
-def permute_rows(x: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-    """x (n,c) with its rows in the order of ``order`` (n), whose inverse permutation is ``inverse`` (n)."""
-    return _PermuteRows.apply(x, order, inverse) if x.requires_grad else x.index_select(0, order)
+    def _shifted(self, windows: torch.Tensor, biases: torch.Tensor) -> torch.Tensor:
+        inside, last_row, last_column, corner = biases
+        inner, last = windows[:, :, :-1], windows[:, :, -1:]
+        if not self.masked_columns:
+            rows = [self._attend(inner, inside), self._attend(last, last_row)]
+        else:
+            rows = [
+                torch.cat([self._attend(part[:, :, :, :-1], most), self._attend(part[:, :, :, -1:], end)], dim=2)
+                for part, most, end in ((inner, inside, last_column), (last, last_row, corner))
+            ]
+        return torch.cat(rows, dim=1)
