@@ -28,8 +28,9 @@ from trainer.output.checkpointing import (
     save_checkpoint,
 )
 from trainer.sharding import check_launch, whole
-from trainer.stages import TrainingStage
+from trainer.stages import DenoiserStage, TrainingStage
 from trainer.stop_signals import StopSignals
+from trainer.summary import summary
 from trainer.validation import Validation
 
 logger = logging.getLogger("trainer")
@@ -116,12 +117,12 @@ class StageTrainer:
                 put_aside_later(checkpoint)
         config, progress = self.config, self.progress
         progress.finished = False
+        images, processes = len(self.batches.source), self.accelerator.num_processes
         # A shard's own count is that of the whole weight.
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        self._log(
-            f"{parameters:,} parameters, {len(self.batches.source)} images, "
-            f"{self.accelerator.num_processes} processes, steps {progress.step} to {self.training.max_steps}"
-        )
+        frozen = self.stage.sr_net if isinstance(self.stage, DenoiserStage) else None
+        for line in summary(config, self.stage.name, self.model, frozen, images, processes):
+            self._log(line)
+        self._log(f"{images} images, {processes} processes, steps {progress.step} to {self.training.max_steps}")
         start, minutes_before = time.monotonic(), progress.minutes
         batches = self.batches.from_micro_step(progress.step * self.training.gradient_accumulation)
         meter = Meter()

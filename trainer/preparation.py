@@ -196,12 +196,14 @@ def _built(key: str, make: Callable[[], T]) -> T:
 
 
 def _check_crops(config: TrainConfig, unet: UPSRUNet) -> None:
-    """Refuse LR crops of another size than the denoiser is made for."""
-    lr_size, image_size = config.data.hr_size // config.scale, unet.config["image_size"]
+    """Refuse crops that the denoiser cannot take or is not made for."""
+    data, scale = config.data, config.scale
     unit = unet.config["window_size"] * 2 ** (len(unet.config["channel_mult"]) - 1)
-    if lr_size % unit:
-        raise ConfigError(
-            f"data.hr_size / scale = {lr_size} must be a multiple of unet.window_size * 2^(levels - 1) = {unit}"
-        )
+    for key, size in (("hr_size", data.hr_size), *((("val_size", data.val_size),) if data.has_validation else ())):
+        if size // scale % unit:
+            raise ConfigError(
+                f"data.{key} / scale = {size // scale} must be a multiple of unet.window_size * 2^(levels - 1) = {unit}"
+            )
+    lr_size, image_size = data.hr_size // scale, unet.config["image_size"]
     if lr_size != image_size:
         raise ConfigError(f"unet.image_size {image_size} must be data.hr_size / scale = {lr_size}")

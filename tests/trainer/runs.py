@@ -29,13 +29,13 @@ QUIET = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "
 QUIET += ["--num_cpu_threads_per_process", "1"]
 
 
-def write_photos(folder: Path, count: int) -> Path:
+def write_photos(folder: Path, count: int, side: int = 48) -> Path:
     """Images of random blocks."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        coarse.resize((48, 48), Image.Resampling.NEAREST).save(folder / f"{i}.png")
+        coarse.resize((side, side), Image.Resampling.NEAREST).save(folder / f"{i}.png")
     return folder
 
 

@@ -80,6 +80,15 @@ def test_parts_that_cannot_be_built_are_named(config_file: Path, overrides: list
     assert "\n" not in str(error.value)
 
 
+def test_held_out_crops_must_suit_the_denoiser(config_file: Path) -> None:
+    """Its loss is taken on them as they are, where the pipeline would pad them."""
+    photos = load_config(config_file).data.train_dir
+    assert photos is not None
+    (folder,) = photos
+    with pytest.raises(ConfigError, match=r"^data\.val_size / scale = 12 must be a multiple of .* = 8$"):
+        prepare(load_config(config_file, [f"data.val_dir={folder}", "data.val_size=48"]))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 works where there is CUDA")
 def test_fp16_needs_a_device_for_it(config_file: Path) -> None:
     with pytest.raises(ConfigError, match=r"^mixed_precision: fp16 needs a CUDA device"):
