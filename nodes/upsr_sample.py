@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from .hosted_model import UPSRModel, UPSRModelType
 from .images import check_image, empty_image, frame_of, frame_weight, put_frame
-from .notices import show_at_node, shown
+from .notices import logger, show_at_node, shown
 from .progress import NodeProgress
 from .shared_sr import SharedSR, SharedSRType
 
@@ -24,7 +24,7 @@ class UPSRSample(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Inputs and outputs."""
-        from upsr_core.choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP
+        from upsr_core.choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP, LARGEST_SCALE
 
         return io.Schema(
             node_id="UPSRSample",
@@ -90,11 +90,11 @@ class UPSRSample(io.ComfyNode):
                     "output_scale",
                     default=4.0,
                     min=0.1,
-                    max=8.0,
+                    max=LARGEST_SCALE,
                     step=0.25,
                     round=0.001,
-                    tooltip="Size of the output as a multiple of the input. Below the model's own, its result is "
-                    "resized (Lanczos).",
+                    tooltip="Size of the output as a multiple of the input. Where it is not the model's own, its "
+                    "result is resized (Lanczos), which above it adds no detail.",
                 ),
                 io.Combo.Input(
                     "color_fix",
@@ -158,7 +158,7 @@ class UPSRSample(io.ComfyNode):
     ) -> io.NodeOutput:
         """Frame by frame, with one on the device at a time."""
         from upsr_core.resampling import output_size
-        from upsr_core.upscaling import check_scale, upscale
+        from upsr_core.upscaling import check_scale, resizing_note, upscale
 
         check_image(image)
         pipe = upsr_model.pipe
@@ -174,6 +174,8 @@ class UPSRSample(io.ComfyNode):
             upsr_model.running(height, width, tile_size, tile_batch_size),
         ):
             progress = NodeProgress(frames)
+            if output_scale > pipe.scale:
+                logger.warning("%s.", resizing_note(pipe, output_scale))
 
             def preview(_pipe: Any, _step: int, _t: int, tensors: dict[str, torch.Tensor]) -> dict:
                 estimate = tensors["pred_original_sample"]

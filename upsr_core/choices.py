@@ -9,6 +9,8 @@ WRITE_FORMATS = {
 }
 """By the suffix of the file."""
 READ_SUFFIXES = (*WRITE_FORMATS, ".bmp", ".gif")
+LARGEST_SCALE = 16.0
+"""Enlargement up to which a result is resized, if a model enlarges less."""
 LARGEST_NOISE = 100.0
 """Factor on the noise, or weight of it, up to which all stays finite in any type; 1 is the model's own."""
 DEFAULT_TILE_OVERLAP = 16

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .choices import LARGEST_SCALE
 from .pipeline_upsr import UPSRPipeline
 from .resampling import output_size, resize, upsample
 
@@ -26,7 +27,7 @@ def upscale(
         pipe: the model.
         rgb: (1,3,h,w) in [0,1].
         alpha: (1,1,h,w) in [0,1], 0 transparent; or None.
-        scale: enlargement; below the model's own, which is the default, its result is resized (Lanczos).
+        scale: enlargement, by default the model's own; for another one the model's result is resized (Lanczos).
         seed: of the noise. It is drawn on the CPU, so neither other images nor the device change the result.
         sampling: more arguments of `UPSRPipeline.__call__`.
 
@@ -54,15 +55,21 @@ def check_scale(pipe: UPSRPipeline, scale: float | None, argument: str = "scale"
     """The enlargement ``scale``, by default the model's own.
 
     Raises:
-        ValueError: it is not above 0, or more than the model's; the message names ``argument``.
+        ValueError: it is not above 0, or more than `LARGEST_SCALE`; the message names ``argument``.
     """
     if scale is None:
         return pipe.scale
-    if not scale > 0:
-        raise ValueError(f"{argument} {scale:g} must be above 0")
-    if scale > pipe.scale:
-        raise ValueError(f"{argument} {scale:g} is more than this model's {pipe.scale}; choose at most that")
+    if not 0 < scale <= LARGEST_SCALE:
+        raise ValueError(f"{argument} {scale:g} must be above 0 and at most {LARGEST_SCALE:g}")
     return scale
+
+
+def resizing_note(pipe: UPSRPipeline, scale: float) -> str | None:
+    """A line that tells of the resizing to another enlargement than the model's own; None where there is none."""
+    if scale == pipe.scale:
+        return None
+    note = f"the model enlarges {pipe.scale}x; results are resized to {scale:g}x (Lanczos)"
+    return note if scale < pipe.scale else f"{note}, which adds no detail"
 
 
 def opaque(rgb: torch.Tensor, alpha: torch.Tensor | None) -> torch.Tensor:

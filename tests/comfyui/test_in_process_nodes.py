@@ -261,12 +261,12 @@ def test_the_example_photo(pack: HostedPack) -> None:
 def test_output_scale(pack: HostedPack, model: Any) -> None:
     image = photo(17, 22, channels=4)
     whole = pack.sample(model, image, steps=1)
-    for scale, size in ((2.0, (34, 44)), (0.1, (2, 2)), (3.3, (56, 73))):
+    for scale, size in ((2.0, (34, 44)), (0.1, (2, 2)), (3.3, (56, 73)), (6.0, (102, 132))):
         out = pack.sample(model, image, steps=1, output_scale=scale)
         assert out.shape == (1, *size, 4)
         assert torch.equal(out, resize(whole.movedim(-1, 1), *size).movedim(1, -1))
-    with pytest.raises(ValueError, match="output_scale 8 is more than this model's 4; choose at most that"):
-        pack.sample(model, image, output_scale=8.0)
+    with pytest.raises(ValueError, match="output_scale 20 must be above 0 and at most 16"):
+        pack.sample(model, image, output_scale=20.0)
 
 
 @pytest.mark.parametrize(

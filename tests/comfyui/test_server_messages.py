@@ -57,7 +57,6 @@ def test_what_is_refused_before_it_runs(
 @pytest.mark.parametrize(
     ("key", "inputs", "message"),
     [
-        ("3", {"output_scale": 6.0}, "output_scale 6 is more than this model's 4; choose at most that"),
         ("3", {"tile_size": 33}, "tile_size 33 must be a multiple of 32 for this model"),
         ("3", {"steps": 6}, "steps 6 is more than this model's 5; set at most that"),
     ],

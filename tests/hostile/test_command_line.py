@@ -64,9 +64,9 @@ OPTIONS = [
         for value in ("nan", "inf", "-1", "0", "1e-300", "2")
     ),
     Row("--steps huge", PHOTO, ["upscale", "a.png", "--steps", HUGE], "must be a whole number from 1 to 5"),
-    Row("--scale huge", PHOTO, ["upscale", "a.png", "--scale", HUGE], "more than this model's 4"),
-    Row("--scale above", PHOTO, ["upscale", "a.png", "--scale", "4.001"], "--scale 4.001 is more than this model's 4"),
-    Row("--width huge", PHOTO, ["upscale", "a.png", "--width", HUGE], "is more than 4 times its 20 pixels"),
+    Row("--scale huge", PHOTO, ["upscale", "a.png", "--scale", HUGE], "--scale: must be a number from 0.01 to 16"),
+    Row("--scale above", PHOTO, ["upscale", "a.png", "--scale", "16.01"], "--scale: must be a number from 0.01 to 16"),
+    Row("--width huge", PHOTO, ["upscale", "a.png", "--width", HUGE], "is more than 16 times its 20 pixels"),
     Row("--tile odd", PHOTO, ["upscale", "a.png", "--tile", "33"], "--tile 33 must be a multiple of"),
     Row(
         "--tile-overlap huge",

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from PIL import ImageColor
 
-from ..choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP, DTYPES, LARGEST_NOISE, WRITE_FORMATS
+from ..choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP, DTYPES, LARGEST_NOISE, LARGEST_SCALE, WRITE_FORMATS
 from .completion import SHELLS, PrintCompletion
 from .evaluate import NOTE as EVALUATE_NOTE
 from .evaluate import add_evaluate_arguments
@@ -182,9 +182,9 @@ def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     help = "give the result the input's colours: wavelet (coarse scales), adain (mean and spread); default none"
     add("--color-fix", choices=COLOR_FIXES, default="none", help=help)
     size = parser.add_argument_group("size of the result").add_mutually_exclusive_group()
-    help = "enlargement; below the model's own, its result is resized (Lanczos)"
-    size.add_argument("-s", "--scale", type=_number(float, 0.01), metavar="S", help=help)
-    help = "width in pixels, at most the model's enlargement of each input; resized like --scale"
+    help = "enlargement; where it is not the model's own, its result is resized (Lanczos)"
+    size.add_argument("-s", "--scale", type=_number(float, 0.01, LARGEST_SCALE), metavar="S", help=help)
+    help = "width in pixels, resized like --scale"
     size.add_argument("--width", type=_number(int, 1), metavar="W", help=help)
     help = "colour (name or #rrggbb) to put behind transparent images, as JPEG needs it"
     add("--background", type=_colour, metavar="COLOUR", help=help)

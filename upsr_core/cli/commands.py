@@ -13,13 +13,14 @@ import torch
 from huggingface_hub.utils import disable_progress_bars
 from PIL import Image
 
+from ..choices import LARGEST_SCALE
 from ..images.files import DecodedImage
 from ..loading import load_pipeline, model_sha256
 from ..pipeline_upsr import UPSRPipeline
 from ..published.conversion import convert_published, export_published
 from ..resampling import output_size
 from ..uncertainty import heat_map
-from ..upscaling import check_scale, opaque
+from ..upscaling import check_scale, opaque, resizing_note
 from ..upscaling import upscale as upscale_image
 from .output import complain, on_terminal, say
 from .paths import Job
@@ -34,8 +35,8 @@ def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
         raise ValueError(f"--tile {args.tile} must be a multiple of {pipe.tile_multiple} for this model")
     scale = check_scale(pipe, args.scale, "--scale")
     pipe.scheduler.set_timesteps(args.steps)
-    if scale < pipe.scale and not args.quiet:
-        complain(f"the model enlarges {pipe.scale}x; results are resized to {scale:g}x (Lanczos)")
+    if (note := resizing_note(pipe, scale)) and not args.quiet:
+        complain(note)
 
     def process(job: Job, callback_on_tile_end: Callable[[int, int], None]) -> str:
         image = read_job(job)
@@ -43,9 +44,10 @@ def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
         factor = scale
         if args.width:
             factor = args.width / lr_width
-            if factor > pipe.scale:
+            if factor > LARGEST_SCALE:
                 raise ValueError(
-                    f"{job.source_name}: --width {args.width} is more than {pipe.scale} times its {lr_width} pixels"
+                    f"{job.source_name}: --width {args.width} is more than {LARGEST_SCALE:g} times "
+                    f"its {lr_width} pixels"
                 )
         height, width = output_size(lr_height, lr_width, factor)
         check_job(job, image, height, width, image.alpha is not None and args.background is None)

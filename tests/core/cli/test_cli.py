@@ -280,7 +280,7 @@ def test_info_describes_the_model(pipe: UPSRPipeline, tiny_folder: Path, capsys:
         (["upscale", "photo.png", "--tile", "big"], "--tile: must be auto, off or a number of pixels"),
         (["upscale", "photo.png", "--tile", "16", "--tile-overlap", "16"], "smaller than --tile 16"),
         (["upscale", "photo.png", "--tile", "17"], "--tile 17 must be a multiple of"),
-        (["upscale", "photo.png", "--scale", "8"], "--scale 8 is more than this model's 4"),
+        (["upscale", "photo.png", "--scale", "17"], "--scale: must be a number from 0.01 to 16"),
         (["upscale", "photo.png", "--format", "gif"], "--format"),
         (["upscale", "photo.png", "--quality", "0"], "--quality: must be a whole number from 1 to 100"),
         (["upscale", "photo.png", "--background", "nocolour"], "must be a colour"),
@@ -401,10 +401,19 @@ def test_threads(model: list[str], photo: Path, monkeypatch: pytest.MonkeyPatch)
     assert counts == [3]
 
 
+def test_larger_scale_is_resized_and_that_is_said(
+    model: list[str], photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = photo.with_name("out.png")
+    assert main(["upscale", str(photo), "-o", str(out), "--steps", "1", "--scale", "6", *model]) == 0
+    assert size_of(out) == (120, 78)
+    assert "resized to 6x (Lanczos), which adds no detail" in capsys.readouterr().err
+
+
 def test_width_is_that_of_every_result(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, size in {"a": (20, 13), "b": (31, 50), "narrow": (9, 9)}.items():
+    for name, size in {"a": (20, 13), "b": (31, 50), "narrow": (2, 9)}.items():
         save_photo(tmp_path / "in" / f"{name}.png", size=size)
     assert main(["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--width", "37", *model]) == 1
     assert {path.name: size_of(path) for path in (tmp_path / "out").iterdir()} == {"a.png": (37, 24), "b.png": (37, 60)}
-    assert "--width 37 is more than 4 times its 9 pixels" in capsys.readouterr().err
+    assert "--width 37 is more than 16 times its 2 pixels" in capsys.readouterr().err
     assert main(["upscale", str(tmp_path / "in"), "-o", "x/", "--width", "37", "-s", "2"]) == 2
