@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 async def comfy_entrypoint() -> ComfyExtension:
-    """What ComfyUI calls to get the nodes."""
+    """Entry point that ComfyUI calls to get the nodes."""
     from .extension import UPSRExtension
 
     return UPSRExtension()

@@ -32,7 +32,7 @@ class _Hosted(torch.nn.Module):
 
 @dataclass(frozen=True)
 class UPSRModel:
-    """What goes along a UPSR_MODEL wire.
+    """Value of a UPSR_MODEL wire.
 
     Attributes:
         pipe: on whatever device ComfyUI has put it.

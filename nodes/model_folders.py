@@ -22,7 +22,7 @@ FOREIGN_MARK = " (not a checkpoint of UPSR)"
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model is.
+    """Files of a model.
 
     Attributes:
         folder: of a model written by `save_pretrained`; for published checkpoints, the folder they are in.
@@ -48,7 +48,7 @@ def register_folder() -> None:
 
     folder = Path(folder_paths.models_dir) / FOLDER_NAME
     folder_paths.add_model_folder_path(FOLDER_NAME, str(folder))
-    # The entry may be the user's own, so it is changed in place; it is born with no suffix at all.
+    # The entry may be the user's own, so it is changed in place; a new one has no suffixes.
     folder_paths.folder_names_and_paths[FOLDER_NAME][1].update(CHECKPOINT_SUFFIXES)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the user is told without being stopped: the library's warnings and the nodes' own, shown at the node."""
+"""Messages that do not stop a run: warnings of the library and of the nodes, shown at the node."""
 
 from __future__ import annotations
 

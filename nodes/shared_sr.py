@@ -1,4 +1,4 @@
-"""What Estimate Uncertainty has computed, for UPSR Sample not to compute it again."""
+"""The SR network's images, which Estimate Uncertainty computes and UPSR Sample can take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SharedSRType = io.Custom("UPSR_SR")
 
 @dataclass(frozen=True)
 class SharedSR:
-    """What goes along a UPSR_SR wire.
+    """Value of a UPSR_SR wire.
 
     The image on the wire *fast SR* would not do: clipped and without its padding, it gives other pixels at the border.
 

@@ -57,7 +57,7 @@ class UPSRSample(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     round=0.001,
-                    tooltip="0: no noise after the first; 1: fresh noise in every step, as in the paper.",
+                    tooltip="0: deterministic after the first noise; 1: fresh noise in every step, as in the paper.",
                 ),
                 io.Float.Input(
                     "noise_strength",

@@ -1,4 +1,4 @@
-"""What a training run is told: a dataclass for each section of the file, and checks that need no data."""
+"""Configuration of a training run: a dataclass for each section of the file, and checks that need no data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DERIVED = ("scale", "out_channels")
 
 @dataclass(frozen=True, config=STRICT)
 class NetworkTrainingConfig:
-    """How one network is trained.
+    """Training of one network.
 
     Attributes:
         max_steps: optimiser steps.
@@ -150,11 +150,11 @@ class TrainConfig:
 
     @property
     def sr_net_folder(self) -> Path:
-        """Where the denoiser's stage finds its g."""
+        """Folder in which the denoiser's stage finds its g."""
         return self.sr_net_from or self.output_dir / "model"
 
     def training(self, stage: str) -> NetworkTrainingConfig:
-        """How the network ``stage`` is trained."""
+        """Training of the network ``stage``."""
         return {"sr_net": self.sr_net_training, "unet": self.unet_training}[stage]
 
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 @dataclass(frozen=True)
 class Reading:
-    """Of the steps since the last one.
+    """Figures of the steps since the last reading.
 
     Attributes:
         means: of all that was added, over all processes.

@@ -22,7 +22,7 @@ _WHOLE_NETWORKS = (
 
 
 def check_launch(accelerator: Accelerator, config: TrainConfig) -> None:
-    """Refuse what would train another way than asked for, or save what can not be resumed.
+    """Refuse what would train another way than asked for, or save what cannot be resumed.
 
     Raises:
         ConfigError: processes that know nothing of each other, or neither a single one, nor DDP, nor FSDP 2.
@@ -39,7 +39,7 @@ def check_launch(accelerator: Accelerator, config: TrainConfig) -> None:
         if version != 2:
             raise ConfigError(f"accelerate launch: FSDP version {version} is not supported; add --fsdp_version 2")
         if config.channels_last:
-            raise ConfigError("channels_last: FSDP can not shard weights in this format; set channels_last=false")
+            raise ConfigError("channels_last: FSDP cannot shard weights in this format; set channels_last=false")
     elif kind not in _WHOLE_NETWORKS:
         raise ConfigError(f"accelerate launch: {kind.value} is not supported; use --multi_gpu, or --use_fsdp")
     elif os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":

@@ -36,9 +36,9 @@ class TrainingStage(ABC, Generic[Network]):
     """
 
     name: ClassVar[str]
-    """Of the network in the pipeline."""
+    """Name of the network in the pipeline."""
     method: ClassVar[str]
-    """What validation calls the result."""
+    """Name of the result in a validation."""
 
     def __init__(self, config: TrainConfig, network: Network, perceptual: PerceptualLoss | None):
         self.config, self.perceptual = config, perceptual
@@ -58,10 +58,10 @@ class TrainingStage(ABC, Generic[Network]):
 
     @abstractmethod
     def upscaler(self, network: Network) -> Upscaler:
-        """What to validate for these weights."""
+        """The upscaler to validate for these weights."""
 
     def references(self) -> dict[str, Upscaler]:
-        """What to validate once, beside bicubic upsampling, to compare with."""
+        """Upscalers to validate once, beside bicubic upsampling, to compare with."""
         return {}
 
     @abstractmethod
@@ -168,7 +168,7 @@ def noisy_input(
     sr_condition: bool,
     edit: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the denoiser sees of x0 at step t (Eq. 5 to 7).
+    """The denoiser's input for x0 at step t (Eq. 5 to 7).
 
     One pass of g serves the noise weight and the condition.
 

@@ -177,7 +177,7 @@ def plan(config: TrainConfig, resume: str | None) -> list[tuple[str, Path | None
 
 
 def _refuse_later(resume: Path, checkpoints: list[Path]) -> None:
-    """What the resumed run would take for its own, being later, when it deletes old ones or is resumed again."""
+    """Refuse to resume where later checkpoints lie beside: the resumed run would take them for its own."""
     chosen = read_progress(resume)
     for path in checkpoints:
         progress = read_progress(path)

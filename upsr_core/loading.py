@@ -83,7 +83,7 @@ def load_pipeline(
 
 
 def model_sha256(pipe: UPSRPipeline) -> str:
-    """What tells models apart: of the configurations and the weights as they are loaded, in their type, as hex."""
+    """SHA-256, as hex, of the configurations and of the weights as they are loaded, in their type."""
     digest = hashlib.sha256()
     for name, component in sorted(pipe.components.items()):
         config = {key: value for key, value in component.config.items() if not key.startswith("_")}

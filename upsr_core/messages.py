@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class UPSRWarning(UserWarning):
-    """What the user should know of; the command line shows these, and libraries' warnings only when asked to."""
+    """A warning for the user. The command line shows it, and warnings of libraries only when asked to."""
 
 
 def printable(text: str) -> str:

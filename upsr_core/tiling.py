@@ -59,7 +59,7 @@ Chunk = Sequence[tuple[int, Tile]]
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a network goes over an LR image.
+    """The tiles and calls by which a network goes over an LR image.
 
     Attributes:
         height, width: of the LR image.

@@ -155,7 +155,7 @@ def test_ways_of_launching_that_would_go_wrong_are_refused(config_file: Path, mo
         check_launch(launched_as(DistributedType.DEEPSPEED, 1), config)
     with pytest.raises(ConfigError, match=r"FSDP version 1 is not supported; add --fsdp_version 2$"):
         check_launch(launched_as(DistributedType.FSDP, 1, version=1), config)
-    with pytest.raises(ConfigError, match=r"^channels_last: FSDP can not .* set channels_last=false$"):
+    with pytest.raises(ConfigError, match=r"^channels_last: FSDP cannot .* set channels_last=false$"):
         check_launch(launched_as(DistributedType.FSDP, 1), config)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ConfigError, match=r"--use_fsdp does nothing for NO, with 1 processes on cpu; leave it out"):

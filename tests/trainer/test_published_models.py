@@ -252,7 +252,7 @@ def test_no_right_to_write_and_no_connection_are_found_before_the_training(
     assert main(["--config", str(config_in(tmp_path, photos)), "--push-to-hub", "org/tiny"]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: error: ")]
     assert len(errors) == 1
-    assert re.search(rf"--push-to-hub org/tiny: can not be written to \(.*{reason}", errors[0]), errors
+    assert re.search(rf"--push-to-hub org/tiny: cannot be written to \(.*{reason}", errors[0]), errors
     assert not (tmp_path / "run").exists()
 
 

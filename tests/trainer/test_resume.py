@@ -78,7 +78,7 @@ def kill_while_saving(command: list[str], folder: Path, first_step: int) -> None
         while process.poll() is None:
             if any(int(path.name[5:13]) >= first_step for path in folder.glob("*.partial")):
                 os.killpg(process.pid, signal.SIGSTOP)
-                # Stopped, it can not finish any more: now look whether it has.
+                # Stopped, it cannot finish any more: now look whether it has.
                 if any((path / "model.safetensors").exists() for path in folder.glob("*.partial")):
                     os.killpg(process.pid, signal.SIGKILL)
                     break

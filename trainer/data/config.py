@@ -137,7 +137,7 @@ class DataConfig:
 
     @property
     def degradation_name(self) -> str:
-        """What training samples go through, in words."""
+        """Degradation of the training samples, in words."""
         if self.train_lr_dir is not None:
             return "none, pairs"
         if self.degradation_mix:
@@ -150,7 +150,7 @@ class DataConfig:
         return build(_Resolved, {"degradation": content}, "data").degradation
 
     def training_degradation(self) -> dict[DegradationConfig, float]:
-        """What training samples draw from, with the shares."""
+        """Degradations that training samples draw from, with their shares."""
         if not self.degradation_mix:
             return {self.degradation_config(): 1.0}
         return {DEGRADATION_PRESETS[name]: share for name, share in self.degradation_mix.items()}

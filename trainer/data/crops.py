@@ -123,7 +123,7 @@ class CropDataset(Dataset[dict[str, Any]]):
             if not self._unreadable[image]:
                 self._unreadable[image] = True
                 logger.warning(
-                    "%s: skipped, it can not be read (%s); %d skipped so far",
+                    "%s: skipped, it cannot be read (%s); %d skipped so far",
                     self.source.name(image), one_line(error), self.num_skipped,
                 )  # fmt: skip
             return None
@@ -184,7 +184,7 @@ class ValidationDataset(Dataset[dict[str, Any]]):
                 photo = self._crop(source.read(index))
             except UNREADABLE as error:
                 self.num_skipped += 1
-                logger.warning("%s: left out, it can not be read (%s)", source.name(index), one_line(error))
+                logger.warning("%s: left out, it cannot be read (%s)", source.name(index), one_line(error))
                 continue
             self._items.append((source.name(index).replace("\\", "/").rpartition("/")[2], photo))
         if not self._items:

@@ -1,1 +1,1 @@
-"""What a run writes: checkpoints, models, cards, logs."""
+"""Output of a run: checkpoints, models, cards, logs."""

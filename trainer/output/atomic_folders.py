@@ -50,7 +50,7 @@ def list_files(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with the folder by its list of files; None where nothing is, or where it has no list."""
+    """The first fault of the folder by its list of files; None if there is no fault or no list."""
     try:
         lines = (folder / FILE_LIST).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def _digest(path: Path) -> str:
 
 
 def partial_folder(folder: Path) -> Path:
-    """Where to write what shall become ``folder``; what an earlier process left there is removed."""
+    """The folder to write before it becomes ``folder``; remains of an earlier process are removed."""
     partial = folder.with_name(folder.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     return partial

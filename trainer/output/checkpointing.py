@@ -34,7 +34,7 @@ logger = logging.getLogger("trainer")
 
 @dataclass
 class StageProgress:
-    """How far a stage has come.
+    """Progress of a stage.
 
     Attributes:
         stage: the network.
@@ -128,7 +128,7 @@ def put_aside_later(checkpoint: Path) -> None:
 
 
 def read_progress(checkpoint: Path) -> StageProgress:
-    """What `save_checkpoint` noted.
+    """The progress that `save_checkpoint` noted.
 
     Raises:
         ConfigError: this is no checkpoint of this trainer.

@@ -30,7 +30,7 @@ def prepare_repository(repo_id: str, private: bool) -> None:
     except LocalTokenNotFoundError as error:
         raise ConfigError(f"--push-to-hub {repo_id}: not logged in; run: hf auth login, or set HF_TOKEN") from error
     except (HFValidationError, *UNREACHABLE) as error:
-        raise ConfigError(f"--push-to-hub {repo_id}: can not be written to ({one_line(error)})") from error
+        raise ConfigError(f"--push-to-hub {repo_id}: cannot be written to ({one_line(error)})") from error
 
 
 def upload(folder: Path, repo_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Where figures and images of a run go beside its log: TensorBoard and Weights & Biases."""
+"""Figures and images of a run in TensorBoard and Weights & Biases, beside its log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_trackers(config: TrainConfig) -> None:
 
 
 def make_trackers(config: TrainConfig, stage: str) -> list[str | GeneralTracker]:
-    """What `Accelerator` takes as ``log_with``.
+    """The value of `Accelerator`'s ``log_with``.
 
     TensorBoard writes ``output_dir/logs/STAGE``, W&B one run for each stage and start.
     """

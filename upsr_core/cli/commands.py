@@ -1,4 +1,4 @@
-"""What the commands of ``upsr`` do that make files: upscale, uncertainty, convert."""
+"""The commands of ``upsr`` that make files: upscale, uncertainty, convert."""
 
 from __future__ import annotations
 

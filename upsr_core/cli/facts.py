@@ -1,4 +1,4 @@
-"""What the commands of ``upsr`` tell: of a model, and of this machine."""
+"""The commands of ``upsr`` that describe a model and this machine."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def _plan(args: argparse.Namespace, beside: str) -> list[Job]:
 
 
 def _prepare(args: argparse.Namespace, jobs: list[Job]) -> None:
-    """What can go wrong before the work goes wrong now."""
+    """Do the checks and create the folders before the work begins."""
     if any(job.target is None for job in jobs) and on_terminal(sys.stdout):
         raise ValueError("-o -: the standard output is a terminal; send it to a file or a program")
     prepare_folders(jobs)

@@ -1,4 +1,4 @@
-"""What result files are called: templates such as ``"{stem}_x4"``."""
+"""Names of result files: templates such as ``"{stem}_x4"``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line prints: lines that no file name can break, to streams that may be closed or full.
+"""Output of the command line: lines that no file name can break, to streams that may be closed or full.
 
 Results go to the standard output, all else to the standard error: errors, warnings, and how far the work is.
 """

@@ -1,4 +1,4 @@
-"""How far a run is, and how long it is going to take."""
+"""Progress of a run, and the time that is left."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RunProgress:
         self._seconds_done += self._clock() - self._started
 
     def called(self, done: int, total: int) -> None:
-        """So many of the calls of networks for this image are done: what the pipeline's ``callback_on_tile_end`` is."""
+        """Note the calls of networks that are done for this image; a ``callback_on_tile_end`` of the pipeline."""
         now = self._clock()
         self._calls.append(now - self._called_at)
         self._called_at = now

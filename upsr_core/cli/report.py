@@ -63,7 +63,7 @@ class ReportWriter:
 def record_of(
     args: argparse.Namespace, job: Job, software: dict[str, str], seconds: float, error: str | None
 ) -> dict[str, Any]:
-    """What a report says of an image.
+    """One line of a report: an image.
 
     Args:
         args: of the command.
@@ -86,7 +86,7 @@ def record_of(
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """How images are made, but for the seed: by option, as the command line takes it."""
+    """Settings of a run, without the seed: by option, as the command line takes it."""
     return {name: _as_given(name, value) for name, value in vars(args).items() if name not in _NOT_SETTINGS}
 
 
@@ -106,7 +106,7 @@ class Group:
 
 
 def read_report(path: Path, out: Path | None = None) -> list[Group]:
-    """What is to be done to make a report's images again; of several lines for one result, by the last.
+    """The jobs that make a report's images again; of several lines for one result, the last counts.
 
     Args:
         path: of the report.

@@ -86,7 +86,7 @@ def _code_plane(plane: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 
 def jpeg_round_trip(images: RaggedImages, quality: Sequence[int | None]) -> RaggedImages:
-    """What a baseline 4:2:0 JPEG of each image decodes to.
+    """Each image after a baseline 4:2:0 JPEG.
 
     Args:
         images: float32 (B, 3, H, W) in [0, 1], rounded to 8 bits first.

@@ -14,7 +14,7 @@ RESIZE_MODES = ("area", "bilinear", "bicubic")
 
 @dataclass(frozen=True)
 class Resampling:
-    """How one image is resized: to (height, width), by one of `RESIZE_MODES`.
+    """Resizing of one image: to (height, width), by one of `RESIZE_MODES`.
 
     antialias: bilinear and bicubic average over what a shrunken pixel covers, as Pillow does. "area" always averages.
     """

@@ -58,7 +58,7 @@ class Metric:
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """What its values depend on, beside the images."""
+        """Everything that its values depend on, beside the images."""
         version = importlib.metadata.version(self.package) if self.package else ""
         return {"settings": self.settings, "version": f"{self.package} {version}".strip()}
 
@@ -106,7 +106,7 @@ def _missing_clip() -> str:
 
 
 def _hub_folder() -> Path:
-    """Where torch keeps weights, as `torch.hub.get_dir` has it."""
+    """Folder in which torch keeps weights, as `torch.hub.get_dir` has it."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub"
 

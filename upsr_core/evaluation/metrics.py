@@ -100,7 +100,7 @@ def colour_shift(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
 
 
 def grid_excess(image: torch.Tensor, period: int) -> torch.Tensor:
-    """How much stronger gradients are at one place of a grid of ``period`` pixels than on average: (B,), 0 if none.
+    """Excess of the gradients at one place of a grid of ``period`` pixels than on average: (B,), 0 if none.
 
     Shows checkerboards and blocks that upsampling leaves behind; a photo has about none.
 

@@ -1,4 +1,4 @@
-"""What a run of ``upsr evaluate`` leaves in its folder: images, and beside each what is known of it."""
+"""The folder of a run of ``upsr evaluate``: images, and a record beside each."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from .usage import measured
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare, and on what.
+    """The methods to compare, and the images to compare them on.
 
     Attributes:
         out: folder of the results.
@@ -72,13 +72,13 @@ class Plan:
         return self.seeds if method.is_random else self.input_seeds(kind)
 
     def input_path(self, kind: str, seed: int, sample: Sample) -> Path:
-        """Where an LR image is kept."""
+        """Path of an LR image."""
         if seed not in self.input_seeds(kind):
             seed = self.seeds[0]
         return self.out / "inputs" / kind / f"seed-{seed}" / f"{sample.name}.png"
 
     def result_path(self, kind: str, seed: int, method: Method, sample: Sample) -> Path:
-        """Where a result is kept."""
+        """Path of a result."""
         return self.out / "images" / method.folder_name / kind / f"seed-{seed}" / f"{sample.name}.png"
 
     def read_hr(self, sample: Sample) -> torch.Tensor | None:

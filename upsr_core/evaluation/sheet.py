@@ -16,7 +16,7 @@ PAPER, INK = (255, 255, 255), (0, 0, 0)
 
 
 def difference(images: Sequence[torch.Tensor], crop: int = CROP) -> tuple[float, int, int]:
-    """Where images differ most: how much, and the top and left of the square.
+    """The square in which images differ most: the difference, its top and its left.
 
     Args:
         images: results of one LR image, each (1,3,H,W) in [0,1].

@@ -41,7 +41,7 @@ class Upscaler:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a method's results depend on, beside the LR image.
+    """Everything that a method's results depend on, beside the LR image.
 
     Attributes:
         files: SHA-256 of its files by name.
@@ -87,7 +87,7 @@ def load_upscaler(method: Method, scale: int, device: torch.device) -> Upscaler:
 
 
 def finished_image(method: Method, name: str, kind: str, seed: int) -> Path:
-    """Where a folder of finished images holds a result.
+    """Place of a result in a folder of finished images.
 
     Folders ``KIND/seed-SEED``, as the results of ``upsr evaluate`` have them, come before the folder itself.
 

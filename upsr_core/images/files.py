@@ -39,7 +39,7 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """What an image file holds, upright.
+    """Content of an image file, upright.
 
     Attributes:
         rgb: float32 (1,3,h,w) in [0,1]; gray images have three equal channels.

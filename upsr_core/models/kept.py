@@ -1,4 +1,4 @@
-"""What follows from the weights alone, computed once for a run that does not change them."""
+"""Tensors that follow from the weights alone, computed once for a run that does not change them."""
 
 from __future__ import annotations
 

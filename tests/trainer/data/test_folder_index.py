@@ -61,7 +61,7 @@ def test_a_folder_that_can_not_be_listed_is_named(tmp_path: Path, caplog: pytest
     (tmp_path / "1.png").touch()
     (tmp_path / "closed").mkdir(mode=0)
     assert len(FolderSource(tmp_path)) == 1
-    assert "closed: left out, it can not be listed" in caplog.text
+    assert "closed: left out, it cannot be listed" in caplog.text
 
 
 def test_names_that_are_no_text_are_kept() -> None:
@@ -125,7 +125,7 @@ def test_a_broken_index_is_named_and_replaced(many: Path, cache_folder: Path, ca
     (file,) = cache_folder.iterdir()
     file.write_bytes(file.read_bytes()[:5000])
     assert names(FolderSource(many)) == listed
-    assert caplog.messages[-2].startswith(f"{file}: can not be used, listing the images anew")
+    assert caplog.messages[-2].startswith(f"{file}: cannot be used, listing the images anew")
     assert "delete that file" not in caplog.text
     assert names(FolderSource(many)) == listed
     assert "delete that file" in caplog.messages[-1]

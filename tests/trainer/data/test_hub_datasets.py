@@ -68,7 +68,7 @@ def test_a_stream_of_rows_goes_on_exactly_where_it_was_left(saved: Path) -> None
         ("saved", None, "image", "has no split None; splits: train, test$"),
         ("whole", "train", "image", "has no split train; splits: none, leave it out$"),
         ("saved", "train", "label", "label is no column of images; columns of images: image$"),
-        (".", None, "image", "can not be loaded"),
+        (".", None, "image", "cannot be loaded"),
         ("nobody/nothing", None, "image", "needs its split"),
     ],
 )
@@ -85,7 +85,7 @@ def test_what_is_missing_is_named_in_one_line(
 def test_the_hub_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match=r"^nobody/nothing: can not be loaded: ") as error:
+    with pytest.raises(ValueError, match=r"^nobody/nothing: cannot be loaded: ") as error:
         DatasetSource(DatasetConfig("nobody/nothing", "train"))
     assert "\n" not in str(error.value)
 

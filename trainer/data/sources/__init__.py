@@ -1,1 +1,1 @@
-"""Where images come from: folders, tar shards, Hugging Face datasets and folders of LR-HR pairs."""
+"""Sources of images: folders, tar shards, Hugging Face datasets and folders of LR-HR pairs."""

@@ -1,4 +1,4 @@
-"""What all kinds of sources have in common, and the decoding of one image."""
+"""The interface of all sources, and the decoding of one image."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """Where an image is, for messages; its last part (after a slash) is its own name."""
+        """Place of an image, for messages; its last part (after a slash) is its own name."""
 
     @abstractmethod
     def read(self, index: int) -> Photo:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 logger = logging.getLogger("trainer")
 
-# Fewer files are listed faster than anyone could notice, and a list that is not kept can not be out of date.
+# Fewer files are listed faster than anyone could notice, and a list that is not kept cannot be out of date.
 WORTH_KEEPING = 10_000
 # File systems tell times only so exactly: a later change may leave a younger time stamp as it is.
 CLOCK_TICK_NS = 2_000_000_000
@@ -73,7 +73,7 @@ class FileIndex:
     spans: npt.NDArray[np.int64]
 
     def path(self, index: int) -> str:
-        """Where an image is: its container and its name."""
+        """Place of an image: its container and its name."""
         return os.path.join(self.containers[self.container[index]], self.names[index])
 
     def is_current(self) -> bool:
@@ -85,13 +85,13 @@ class FileIndex:
 
 
 def stamp(path: str) -> tuple[int, int]:
-    """What changes when a file is put into a folder or taken out of it, or a file is written."""
+    """A value that changes when a file is put into a folder or taken out of it, or when a file is written."""
     status = os.stat(path)
     return status.st_mtime_ns, status.st_size
 
 
 def index_folder() -> Path:
-    """Where indices are kept: ``upsr/index`` in the user's cache folder, which ``XDG_CACHE_HOME`` can move."""
+    """Folder of the indices: ``upsr/index`` in the user's cache folder, which ``XDG_CACHE_HOME`` can move."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "upsr" / "index"
 
 
@@ -140,7 +140,7 @@ def _load(file: Path) -> FileIndex | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        logger.warning("%s: can not be used, listing the images anew (%s)", file, error)
+        logger.warning("%s: cannot be used, listing the images anew (%s)", file, error)
         return None
 
 

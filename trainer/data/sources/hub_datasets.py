@@ -68,7 +68,7 @@ def _load(config: DatasetConfig) -> Any:
             return datasets.load_dataset(config.path, config.name, split=config.split)
         loaded = datasets.load_from_disk(str(folder))
     except (*UNREADABLE, ImportError) as error:
-        raise ValueError(f"{config.path}: can not be loaded: {one_line(error)}") from error
+        raise ValueError(f"{config.path}: cannot be loaded: {one_line(error)}") from error
     splits = list(loaded) if isinstance(loaded, datasets.DatasetDict) else []
     if splits and config.split in splits:
         return loaded[config.split]

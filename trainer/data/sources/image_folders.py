@@ -54,7 +54,7 @@ def _list_folders(root: str) -> FileIndex:
     visited: set[str] = set()
 
     def warn(error: OSError) -> None:
-        logger.warning("%s: left out, it can not be listed (%s)", error.filename, error.strerror)
+        logger.warning("%s: left out, it cannot be listed (%s)", error.filename, error.strerror)
 
     # os.walk is built on os.scandir: it asks the file system for nothing but the lists.
     for folder, subfolders, names in os.walk(root, onerror=warn, followlinks=True):

@@ -17,7 +17,7 @@ from trainer.typed_yaml import ConfigError
 
 @dataclass(frozen=True)
 class Images:
-    """What a run reads: images to train on, and held-out ones if there are any."""
+    """Images of a run: to train on, and held-out ones if there are any."""
 
     train: ImageSource
     val: ImageSource | None

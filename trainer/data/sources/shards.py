@@ -1,6 +1,6 @@
 """WebDataset shards: photos in plain tar files, for what does not fit one disk or is too many files for it.
 
-The webdataset library reads shards from front to end and shuffles what passes by, so where it stands can not be
+The webdataset library reads shards from front to end and shuffles what passes by, so where it stands cannot be
 saved; here the tar headers are read once, and then every photo has a number and is read from its place. Order,
 shuffling and exact resume are those of folders.
 """
@@ -32,7 +32,7 @@ class ShardSource(ImageSource):
         pattern: a tar file, a folder of them, or several by ``{000..146}``, ``{a,b}``, ``*``, ``?`` and ``[ab]``.
 
     Raises:
-        ValueError: no such shard, one that can not be read at random, or no photos in them.
+        ValueError: no such shard, one that cannot be read at random, or no photos in them.
     """
 
     def __init__(self, pattern: str):
@@ -141,6 +141,6 @@ def _members(shard: str) -> Iterator[tuple[str, int, int]]:
                 yield member.name, member.offset_data, member.size
     except (tarfile.TarError, OSError) as error:
         raise ValueError(
-            f"{shard}: can not be used as a plain tar file ({one_line(error)}); fetch it again, unpack it if it "
+            f"{shard}: cannot be used as a plain tar file ({one_line(error)}); fetch it again, unpack it if it "
             "is compressed, or leave it out"
         ) from error
