@@ -26,7 +26,13 @@ class ConfigError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers and booleans: 1e-4 is a number, and ``no`` is text."""
+    """YAML 1.2's numbers and booleans: 1e-4 is a number, and ``no`` is text. Aliases, which can grow without end, are
+    refused."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases such as *name cannot be used; write the value itself")
+        return super().compose_node(parent, index)
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class CompleteWeights(ModelMixin):
                 )
         return (model, info) if wants_info else model
 
+    # Pipelines look at the signature to see which arguments to hand on.
+    @functools.wraps(ModelMixin.save_pretrained)
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """As `ModelMixin.save_pretrained`, from any memory format: safetensors takes the plain one alone."""
         restored = torch.contiguous_format if all(p.is_contiguous() for p in self.parameters()) else torch.channels_last
