@@ -39,8 +39,6 @@ class CompleteWeights(ModelMixin):
                 )
         return (model, info) if wants_info else model
 
-    # Pipelines look at the signature to see which arguments to hand on.
-    @functools.wraps(ModelMixin.save_pretrained)
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """As `ModelMixin.save_pretrained`, from any memory format: safetensors takes the plain one alone."""
         restored = torch.contiguous_format if all(p.is_contiguous() for p in self.parameters()) else torch.channels_last
@@ -49,6 +47,10 @@ class CompleteWeights(ModelMixin):
             super().save_pretrained(save_directory, **kwargs)
         finally:
             self.to(memory_format=restored)
+
+
+# Pipelines look at the signature to see which arguments, such as the variant, to hand on.
+functools.update_wrapper(CompleteWeights.save_pretrained, ModelMixin.save_pretrained)
 
 
 def in_fast_layout(*networks: nn.Module) -> None:
