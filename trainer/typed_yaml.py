@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -15,6 +16,7 @@ from pydantic import ConfigDict, GetPydanticSchema, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 T = TypeVar("T")
+LARGEST_CONFIGURATION = 10_000
 # Values are what they are written as: true is no number, and 1 is not true.
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 # Of a dataclass, and of the arguments of a function.
@@ -26,13 +28,24 @@ class ConfigError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers and booleans: 1e-4 is a number, and ``no`` is text. Aliases, which can grow without end, are
-    refused."""
+    """YAML 1.2's numbers and booleans: 1e-4 is a number, and ``no`` is text. Aliases may repeat at most
+    ``LARGEST_CONFIGURATION`` values: a kilobyte of aliases to aliases would fill the memory."""
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases such as *name cannot be used; write the value itself")
-        return super().compose_node(parent, index)
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _values_in(node, {}) > LARGEST_CONFIGURATION:
+            raise yaml.YAMLError(f"aliases such as *name repeat more than {LARGEST_CONFIGURATION} values")
+        return node
+
+
+def _values_in(node: yaml.Node, known: dict[int, int]) -> int:
+    """Number of values in ``node`` with its aliases written out; ``known`` holds those of other nodes by identity."""
+    if id(node) not in known:
+        known[id(node)] = LARGEST_CONFIGURATION + 1  # of a node inside itself: without end
+        children = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        nested = isinstance(node, yaml.CollectionNode)
+        known[id(node)] = 1 + (sum(_values_in(child, known) for child in children) if nested else 0)
+    return known[id(node)]
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from trainer.config import TrainConfig, load_config
-from trainer.typed_yaml import ConfigError, build, to_plain
+from trainer.typed_yaml import ConfigError, build, load_yaml, to_plain
 from upsr_core import ATDModel, UNWScheduler, UPSRUNet
 
 CONFIGS = Path(__file__).parents[2] / "trainer" / "configs"
@@ -179,3 +179,9 @@ def test_no_needs_no_quotes(text: str) -> None:
     """YAML reads it as false."""
     config = load_config(CONFIGS / "tiny.yaml", [*IMAGES, f"mixed_precision={text}"])
     assert config.mixed_precision == text.strip('"')
+
+
+def test_a_value_may_be_named_and_used_again(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("sr_net: &small {depths: [1]}\nunet: *small\n")
+    assert load_yaml(file) == {"sr_net": {"depths": [1]}, "unet": {"depths": [1]}}
