@@ -94,20 +94,6 @@ def test_what_a_killed_run_left_half_written_is_removed_and_a_living_ones_is_not
     assert all(reference[name] == data for name, data in files_in(out).items())
 
 
-def test_two_runs_into_one_folder_do_not_spoil_each_other(
-    images: Path, model: list[str], reference: dict[str, bytes], tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    with start(upscale_command(images, out, model)) as other:
-        while not files_in(out):
-            assert other.poll() is None
-            time.sleep(0.002)
-        assert main(["upscale", str(images), "-o", str(out), "--steps", "1", *model]) == 0
-        assert other.wait() == 0
-    assert files_in(out) == reference
-    assert not temporary_files(out)
-
-
 @pytest.mark.parametrize("victim", [0, 1] if KILLS > 1 else [1])
 def test_a_training_process_that_dies_ends_the_other_with_a_line(victim: int, tmp_path: Path) -> None:
     config = write_denoiser_config(tmp_path)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,24 @@ def together(*runs: list[str], script: Path = SEVERAL_RUNS, options: Sequence[st
     log, _ = process.communicate(timeout=300)
     assert process.returncode == 0, log
     return log
+
+
+@contextmanager
+def log_of(name: str, heard: Callable[[str], None] = lambda line: None) -> Iterator[list[str]]:
+    """The lines that a logger of this process is given meanwhile; ``heard`` is called with each."""
+    lines: list[str] = []
+
+    def emit(record: logging.LogRecord) -> None:
+        lines.append(record.getMessage())
+        heard(lines[-1])
+
+    handler = logging.Handler()
+    handler.emit = emit  # type: ignore[method-assign]
+    logging.getLogger(name).addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logging.getLogger(name).removeHandler(handler)
 
 
 def logged_losses(log: str) -> list[float]:

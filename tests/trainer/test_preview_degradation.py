@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from trainer.data.sources.image_folders import FolderSource
 from trainer.preview_degradation import GAP, main
 from upsr_core.pixels import to_pil
 
-ROOT = Path(__file__).parents[2]
 SIZE = 32
 
 
@@ -43,21 +40,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_sheet_shows_the_first_training_pairs(file: Path, tmp_path: Path) -> None:
-    script = str(ROOT / "trainer" / "preview_degradation.py")
-    command = [
-        sys.executable,
-        script,
-        "--config",
-        str(file),
-        "data.num_workers=1",
-        "data.val_dir=nowhere",
-        "-o",
-        "sheet.png",
-        "--count",
-        "4",
-    ]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
+    options = ["data.num_workers=1", "data.val_dir=nowhere", "-o", str(tmp_path / "sheet.png"), "--count", "4"]
+    assert main(["--config", str(file), *options]) == 0
     with Image.open(tmp_path / "sheet.png") as image:
         sheet = np.asarray(image).astype(int)
     # Three pairs beside each other, the fourth below them.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.tiny import TINY_UNET
-from tests.trainer.runs import environment, launch, write_config
+from tests.trainer.runs import environment, launch, log_of, write_config
 from trainer.config import TrainConfig, load_config
 from trainer.data.held_out import HeldOutPhotos
 from trainer.output.checkpointing import list_checkpoints, read_progress
@@ -23,7 +22,6 @@ from trainer.preparation import prepare_images
 from trainer.train import main
 from upsr_core import ATDModel, UPSRPipeline
 
-ROOT = Path(__file__).parents[2]
 STAGE = {"max_steps": 4, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "max_grad_norm": 1.0}
 
 
@@ -79,25 +77,20 @@ def test_accelerate_launch_trains_both_networks_and_leaves_a_pipeline(smoke: Pat
 
 def test_ctrl_c_saves_and_resume_goes_on_with_the_next_network(smoke: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, str(ROOT / "trainer" / "train.py"), "--config", str(smoke), "validate_every=0"]
-    with subprocess.Popen(
-        [*command, "unet_training.max_steps=100000", "checkpoint_every=0"],
-        cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "unet 2: " in line:
-                process.send_signal(signal.SIGINT)
-                break
-        rest = process.stderr.read()
-    assert process.returncode == 1, rest
+    common = ["--config", str(smoke), "validate_every=0"]
+
+    def interrupt(line: str) -> None:
+        if line.startswith("unet 2: "):
+            signal.raise_signal(signal.SIGINT)
+
+    with log_of("trainer", interrupt) as log:
+        assert main([*common, "unet_training.max_steps=100000", "checkpoint_every=0"]) == 1
     (checkpoint,) = list_checkpoints(run / "checkpoints" / "unet")
-    assert f"--resume {checkpoint}" in rest
+    assert f"--resume {checkpoint}" in log[-1]
     progress = read_progress(checkpoint)
     assert not progress.finished
     steps = progress.step + 1
-    limits = [f"unet_training.max_steps={steps}", "validate_every=0"]
-    assert main(["--config", str(smoke), *limits, "--resume", "latest"]) == 0
+    assert main([*common, f"unet_training.max_steps={steps}", "--resume", "latest"]) == 0
     # g had finished and was left alone.
     assert [read_progress(path).step for path in list_checkpoints(run / "checkpoints" / "sr_net")] == [4]
     assert read_progress(list_checkpoints(run / "checkpoints" / "unet")[-1]).step == steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -122,18 +123,23 @@ def test_only_warnings_of_ours_unless_verbose(
 
 
 def test_two_runs_into_one_folder_do_not_spoil_each_other(run: list[str], tmp_path: Path) -> None:
-    names = [f"{number}.png" for number in range(6)]
+    names = [f"{number}.png" for number in range(12)]
     for seed, name in enumerate(names):
         save_photo(tmp_path / "in" / name, seed=seed, size=(8, 8))
-    command = [sys.executable, "-m", "upsr_core.cli", "upscale", str(tmp_path / "in"), *run]
-    both = [*command, "-o", str(tmp_path / "out"), "--report", str(tmp_path / "run.jsonl")]
-    started = [subprocess.Popen([*both, *skip], stderr=subprocess.PIPE) for skip in ([], ["--skip-existing"])]
-    assert [(process.communicate()[1], process.returncode) for process in started] == [(b"", 0)] * 2
-    assert main([*command[3:], "-o", str(tmp_path / "alone"), "-q"]) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(names)
+    out, report = tmp_path / "out", tmp_path / "run.jsonl"
+    command = ["upscale", str(tmp_path / "in"), *run]
+    both = [*command, "-o", str(out), "--report", str(report)]
+    with subprocess.Popen([sys.executable, "-m", "upsr_core.cli", *both], stderr=subprocess.PIPE) as other:
+        while not list(out.glob("*.png")):
+            assert other.poll() is None
+            time.sleep(0.002)
+        assert main([*both, "--skip-existing", "-q"]) == 0
+        assert (other.communicate()[1], other.returncode) == (b"", 0)
+    assert main([*command, "-o", str(tmp_path / "alone"), "-q"]) == 0
+    assert {path.name for path in out.iterdir()} == set(names)
     for name in names:
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
-    lines = (tmp_path / "run.jsonl").read_text().splitlines()
+        assert (out / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    lines = report.read_text().splitlines()
     assert all(line.startswith('{"command"') and line.endswith("}") for line in lines)
     assert len(names) <= len(lines) <= 2 * len(names)
 
