@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 UPSRModelType = io.Custom("UPSR_MODEL")
 
-DTYPES = {"auto": None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+NETWORK_DTYPES = {"auto": None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class _Hosted(torch.nn.Module):
@@ -91,12 +91,12 @@ def free_memory(device: torch.device) -> int:
 
 
 def network_dtype(choice: str) -> torch.dtype:
-    """The dtype for an entry of `DTYPES`; ``"auto"`` is ComfyUI's choice for the device and its start options."""
-    if (chosen := DTYPES[choice]) is not None:
+    """The dtype of an entry of `NETWORK_DTYPES`; ``"auto"`` is ComfyUI's choice for device and start options."""
+    if (chosen := NETWORK_DTYPES[choice]) is not None:
         return chosen
     device = mm.get_torch_device()
     automatic = mm.unet_dtype(device=device)
-    if automatic not in DTYPES.values():
+    if automatic not in NETWORK_DTYPES.values():
         # An 8-bit type, which only ComfyUI's own layers can store: what they compute in on this device.
         automatic = mm.unet_manual_cast(automatic, device) or torch.float32
     return automatic

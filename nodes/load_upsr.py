@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import torch
 from comfy_api.latest import io
 
-from .hosted_model import DTYPES, UPSRModel, UPSRModelType, network_dtype
+from .hosted_model import NETWORK_DTYPES, UPSRModel, UPSRModelType, network_dtype
 from .library import PACK
 from .model_folders import FOLDER_NAME, FOREIGN_MARK, LONELY_MARK, ModelFiles, list_models
 
@@ -35,7 +35,7 @@ class LoadUPSR(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "dtype",
-                    options=list(DTYPES),
+                    options=list(NETWORK_DTYPES),
                     default="auto",
                     tooltip="What the networks compute in. auto: ComfyUI's choice for this device. A tile that half "
                     "precision turns to NaN is computed again in fp32.",
@@ -75,8 +75,8 @@ class LoadUPSR(io.ComfyNode):
     @classmethod
     def execute(cls, model_name: str, dtype: str, repo_id: str = "") -> io.NodeOutput:
         """Load it on the CPU; it moves when a node needs it."""
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+        if dtype not in NETWORK_DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(NETWORK_DTYPES)}, not {dtype!r}")
         repo_id = repo_id.strip()
         try:
             from upsr_core import load_pipeline

@@ -13,7 +13,7 @@ from pathlib import Path
 from .library import PACK
 
 FOLDER_NAME = "upsr"
-CHECKPOINT_SUFFIXES = (".pth", ".safetensors")
+LISTED_SUFFIXES = (".pth", ".safetensors")
 INDEX = "model_index.json"
 BUNDLED_MARK = " (bundled)"
 LONELY_MARK = " (its other half is missing)"
@@ -49,7 +49,7 @@ def register_folder() -> None:
     folder = Path(folder_paths.models_dir) / FOLDER_NAME
     folder_paths.add_model_folder_path(FOLDER_NAME, str(folder))
     # The entry may be the user's own, so it is changed in place; a new one has no suffixes.
-    folder_paths.folder_names_and_paths[FOLDER_NAME][1].update(CHECKPOINT_SUFFIXES)
+    folder_paths.folder_names_and_paths[FOLDER_NAME][1].update(LISTED_SUFFIXES)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,7 +88,7 @@ def _models_under(root: Path) -> Iterator[tuple[str, ModelFiles]]:
             yield (root.name if folder == root else relative), ModelFiles(folder)
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
-        checkpoints = sorted(folder / name for name in names if name.lower().endswith(CHECKPOINT_SUFFIXES))
+        checkpoints = sorted(folder / name for name in names if name.lower().endswith(LISTED_SUFFIXES))
         configs = [folder / name for name in names if name.lower().endswith(".json")]
         config = configs[0] if len(configs) == 1 else None
         prefix = "" if folder == root else f"{relative}/"

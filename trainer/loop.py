@@ -19,7 +19,7 @@ from trainer.data.sources.opening import Images
 from trainer.ema import EMA
 from trainer.meter import Meter
 from trainer.optimization import learning_rate, make_optimizer
-from trainer.output.atomic_folders import remove_leftovers
+from trainer.output.atomic_folders import remove_leftover_folders
 from trainer.output.checkpointing import (
     StageProgress,
     architecture,
@@ -110,7 +110,7 @@ class StageTrainer:
 
     def _run(self, checkpoint: Path | None) -> bool:
         if self.accelerator.is_main_process:
-            remove_leftovers(self.checkpoints)
+            remove_leftover_folders(self.checkpoints)
         if checkpoint is not None:
             self._resume(checkpoint)
             if self.accelerator.is_main_process:

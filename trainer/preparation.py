@@ -13,7 +13,7 @@ from trainer.data.sources.opening import Images, open_images
 from trainer.losses.terms import LPIPSLoss, PerceptualLoss, STLPIPSLoss
 from trainer.losses.vgg_features import VGGFeatureLoss
 from trainer.output.checkpointing import architecture, check_same_architecture
-from trainer.output.export import load_sr_net
+from trainer.output.export import Network, load_sr_net
 from trainer.output.tracking import check_trackers
 from trainer.stages import DenoiserStage, SRNetStage, TrainingStage
 from trainer.typed_yaml import ConfigError
@@ -22,7 +22,6 @@ from upsr_core.degradation.degrading import Degradation
 from upsr_core.published.conversion import convert_pair
 
 T = TypeVar("T")
-Network = TypeVar("Network", ATDModel, UPSRUNet)
 PERCEPTUAL: dict[str, Callable[[], PerceptualLoss]] = {
     "lpips-vgg": LPIPSLoss,
     "st-lpips-vgg": STLPIPSLoss,

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         training = dataclasses.replace(config.data, val_dir=None, val_lr_dir=None, val_shards=None, val_dataset=None)
         config = dataclasses.replace(config, data=training)
         source = prepare_images(config).train
-        to_pil(sheet(first_pairs(config, source, arguments.count))).save(arguments.output)
+        to_pil(pair_sheet(first_pairs(config, source, arguments.count))).save(arguments.output)
     except (ConfigError, OSError) as error:
         print(f"preview_degradation.py: error: {error}", file=sys.stderr)
         return 2
@@ -74,7 +74,7 @@ def first_pairs(config: TrainConfig, source: ImageSource, count: int) -> list[tu
     return [(lr[0].cpu(), hr[0].cpu()) for lr, hr in islice(batches.from_micro_step(0), count)]
 
 
-def sheet(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+def pair_sheet(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     """Pairs in rows of `COLUMNS`, each LR (nearest pixels enlarged) beside HR, on white.
 
     Args:

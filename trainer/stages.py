@@ -6,16 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.data.held_out import Upscaler
+from trainer.data.held_out import Upscale
 from trainer.losses.terms import PerceptualLoss
-from trainer.output.export import export_pipeline, export_sr_net
+from trainer.output.export import Network, export_pipeline, export_sr_net
 from trainer.weight_edits import edit_weights
 from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
 from upsr_core.models import denoiser_input
@@ -23,7 +23,6 @@ from upsr_core.resampling import upsample
 from upsr_core.uncertainty import uncertainty
 
 Losses = dict[str, torch.Tensor]
-Network = TypeVar("Network", ATDModel, UPSRUNet)
 
 
 class TrainingStage(ABC, Generic[Network]):
@@ -57,10 +56,10 @@ class TrainingStage(ABC, Generic[Network]):
         """
 
     @abstractmethod
-    def upscaler(self, network: Network) -> Upscaler:
+    def upscaler(self, network: Network) -> Upscale:
         """The upscaler to validate for these weights."""
 
-    def references(self) -> dict[str, Upscaler]:
+    def references(self) -> dict[str, Upscale]:
         """Upscalers to validate once, beside bicubic upsampling, to compare with."""
         return {}
 
@@ -88,7 +87,7 @@ class SRNetStage(TrainingStage[ATDModel]):
         weight = self.config.sr_net_training.perceptual_weight
         return _add_perceptual({"l1": F.l1_loss(sr, hr)}, self.perceptual, weight, 2 * sr - 1, 2 * hr - 1)
 
-    def upscaler(self, network: ATDModel) -> Upscaler:
+    def upscaler(self, network: ATDModel) -> Upscale:
         """g by itself."""
         return sr_upscaler(network)
 
@@ -138,12 +137,12 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
         weight = self.config.unet_training.perceptual_weight
         return _add_perceptual({"mse": F.mse_loss(estimate, x0)}, self.perceptual, weight, estimate, x0)
 
-    def upscaler(self, network: UPSRUNet) -> Upscaler:
+    def upscaler(self, network: UPSRUNet) -> Upscale:
         """The whole pipeline."""
         steps = 1 if self.config.unet_training.timesteps == "last" else None
         return pipeline_upscaler(network, self.sr_net, self.scheduler, steps)
 
-    def references(self) -> dict[str, Upscaler]:
+    def references(self) -> dict[str, Upscale]:
         """g, which is frozen."""
         return {"g": sr_upscaler(self.sr_net)}
 
@@ -204,7 +203,7 @@ def _add_perceptual(
     return {"loss": total, **losses}
 
 
-def sr_upscaler(sr_net: ATDModel) -> Upscaler:
+def sr_upscaler(sr_net: ATDModel) -> Upscale:
     """g by itself."""
 
     @torch.no_grad()
@@ -215,7 +214,7 @@ def sr_upscaler(sr_net: ATDModel) -> Upscaler:
     return upscale
 
 
-def pipeline_upscaler(unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler, steps: int | None = None) -> Upscaler:
+def pipeline_upscaler(unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler, steps: int | None = None) -> Upscale:
     """The whole pipeline, in all steps or so many; each photo has noise of its own, the same every time."""
     # The pipeline selects steps: let it do so with a scheduler that training does not use.
     pipe = UPSRPipeline(unet, sr_net, UNWScheduler.from_config(scheduler.config))

@@ -27,7 +27,7 @@ BATCHED_PIXELS = 256**2
 # Factor for what convolutions need beside their inputs and outputs.
 WORKSPACE = 1.25
 # PyTorch has an exception class for this on some accelerators only.
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
 
 _told: ContextVar[Callable[[torch.device], int] | None] = ContextVar("free memory as a host tells it", default=None)
 
@@ -96,7 +96,7 @@ def _sr_floats(sr_net: ATDModel, pixels: int) -> float:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that memory ran out, on any device."""
     known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or any(text in str(error).lower() for text in OUT_OF_MEMORY)
+    return known or any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
 
 
 def empty_cache(device: torch.device) -> None:

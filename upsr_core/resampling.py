@@ -27,7 +27,7 @@ def output_size(height: int, width: int, scale: float) -> tuple[int, int]:
     return max(1, round(scale * height)), max(1, round(scale * width))
 
 
-def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def lanczos_resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(B,C,H,W) in [0,1] on the CPU to (B,C,height,width) by Lanczos, clipped; as it is where it has that size."""
     if image.shape[-2:] == (height, width):
         return image

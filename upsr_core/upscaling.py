@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from .choices import LARGEST_SCALE
 from .pipeline_upsr import UPSRPipeline
-from .resampling import output_size, resize, upsample
+from .resampling import lanczos_resize, output_size, upsample
 
 
 def upscale(
@@ -47,8 +47,8 @@ def upscale(
         **sampling,
     )
     if alpha is not None:
-        alpha = resize(upscale_alpha(alpha.cpu(), pipe.scale), height, width)
-    return resize(images.cpu(), height, width), alpha
+        alpha = lanczos_resize(upscale_alpha(alpha.cpu(), pipe.scale), height, width)
+    return lanczos_resize(images.cpu(), height, width), alpha
 
 
 def check_scale(pipe: UPSRPipeline, scale: float | None, argument: str = "scale") -> float:

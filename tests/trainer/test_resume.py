@@ -14,7 +14,7 @@ import pytest
 
 from tests.trainer.runs import TRAIN, assert_same_state, assert_same_tensors, environment, write_denoiser_config
 from trainer.config import load_config
-from trainer.output.atomic_folders import remove_folder, remove_leftovers, replace_folder, restore_replaced
+from trainer.output.atomic_folders import remove_folder, remove_leftover_folders, replace_folder, restore_replaced
 from trainer.output.checkpointing import list_checkpoints, read_progress
 from trainer.train import main, plan
 from trainer.typed_yaml import ConfigError
@@ -100,7 +100,7 @@ def test_a_folder_is_there_wherever_its_replacement_was_killed(tmp_path: Path, k
     restore_replaced(tmp_path)
     expected = "model" if killed_after == "rename to old" else "model.partial"
     assert (folder / "weights").read_text() == expected
-    remove_leftovers(tmp_path)
+    remove_leftover_folders(tmp_path)
     assert list(tmp_path.iterdir()) == [folder]
 
     new.mkdir()

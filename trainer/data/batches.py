@@ -89,9 +89,7 @@ class Batches:
         self.rank, self.world_size, self.memory_format = rank, world_size, memory_format
         self.source = source
         self.dataset = CropDataset(source, data.hr_size, scale, seed=seed, cache=data.cache, shrink=data.shrink)
-        self.degradation: Callable[[torch.Tensor, Sequence[int]], torch.Tensor] = Degradation(
-            data.training_degradation(), scale
-        )
+        self.degradation: Degrade = Degradation(data.training_degradation(), scale)
         size = data.pool_size
         self.pool = PairPool(size, derived_seed(seed, rank)) if size else None
 

@@ -74,14 +74,14 @@ def _cropped(photo: Photo, top: int, left: int, size: tuple[int, int], scale: in
     return Photo(crop(photo.hr, 1), None if photo.lr is None else crop(photo.lr, scale))
 
 
-def to_tensor(pixels: Pixels) -> torch.Tensor:
+def pixels_to_tensor(pixels: Pixels) -> torch.Tensor:
     """uint8 (H, W, 3) -> float32 (3, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), dtype=np.float32, order="C") / 255)
 
 
 def _item(photo: Photo, seed: int) -> dict[str, Any]:
-    item = {"hr": to_tensor(photo.hr), "seed": seed}
-    return item if photo.lr is None else {**item, "lr": to_tensor(photo.lr)}
+    item = {"hr": pixels_to_tensor(photo.hr), "seed": seed}
+    return item if photo.lr is None else {**item, "lr": pixels_to_tensor(photo.lr)}
 
 
 class CropDataset(Dataset[dict[str, Any]]):

@@ -122,7 +122,7 @@ def restore_replaced(parent: Path) -> None:
                 continue
 
 
-def remove_leftovers(parent: Path) -> None:
+def remove_leftover_folders(parent: Path) -> None:
     """Delete what a killed process left half-written or half-deleted."""
     for pattern in ("*" + PARTIAL, "*" + OLD):
         for path in parent.glob(pattern):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..choices import READ_SUFFIXES, WRITE_FORMATS
-from ..images.whole_files import remove_leftovers
+from ..images.whole_files import remove_leftover_files
 from .naming import Naming
 
 STANDARD = "-"
@@ -98,7 +98,7 @@ def prepare_folders(jobs: Sequence[Job]) -> None:
             raise ValueError(f"{folder}: cannot be created ({error.strerror}); name another place with -o") from error
         if not os.access(folder, os.W_OK):
             raise ValueError(f"{folder}: no permission to write there; name another place with -o")
-        remove_leftovers(folder)
+        remove_leftover_files(folder)
 
 
 def _job(source: Path, target: Path) -> Job:

@@ -22,7 +22,7 @@ from .methods import Method
 from .run import Plan, Result
 
 # Of packages that have a part in results or scores.
-PACKAGES = ("upsr", "torch", "diffusers", "numpy", "pyiqa", "stlpips_pytorch", "spandrel", "ncnn")
+RECORDED_PACKAGES = ("upsr", "torch", "diffusers", "numpy", "pyiqa", "stlpips_pytorch", "spandrel", "ncnn")
 MIB = 2**20
 NO_NUMBER = "\u2013"
 
@@ -158,9 +158,9 @@ def write_json(path: Path, plan: Plan, rows: Sequence[Row], notes: Sequence[str]
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages of `PACKAGES` that are installed."""
+    """Of Python and the packages of `RECORDED_PACKAGES` that are installed."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in RECORDED_PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import torch
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
-def measured(work: Callable[[], Result], device: torch.device) -> tuple[Result, float, int | None]:
+def measured(work: Callable[[], T], device: torch.device) -> tuple[T, float, int | None]:
     """Do some work.
 
     Args:

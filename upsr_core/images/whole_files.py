@@ -40,7 +40,7 @@ def write_whole(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftover_files(folder: Path) -> None:
     """Delete what killed runs have left half-written in a folder; files that a living run writes are left alone."""
     for leftover in folder.glob(_PATTERN):
         try:

@@ -30,7 +30,7 @@ from .roles import ROLE_KEYS
 StateDict = dict[str, torch.Tensor]
 
 # Exceptions of the two parsers on bytes that are no checkpoint.
-UNREADABLE = (
+NOT_A_CHECKPOINT = (
     *(SafetensorError, OSError, EOFError, RuntimeError, LookupError, ValueError, TypeError, AttributeError),
     *(MemoryError, OverflowError),
 )
@@ -64,7 +64,7 @@ def read_state_dict(path: str | Path) -> StateDict:
             f"{path}: refused, the file is damaged or holds pickled objects other than tensors, which could run code; "
             "ask its author for a .safetensors file"
         ) from error
-    except UNREADABLE as error:
+    except NOT_A_CHECKPOINT as error:
         reason = str(error).splitlines()[0] if str(error) else "unexpected end of file"
         raise ValueError(f"{path}: not a readable checkpoint ({reason}); download it again") from error
     for name in ("params_ema", "params"):

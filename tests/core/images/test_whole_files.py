@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from upsr_core.images.whole_files import remove_leftovers, write_whole
+from upsr_core.images.whole_files import remove_leftover_files, write_whole
 
 WRITER = """
 import os, sys, time
@@ -44,11 +44,11 @@ def test_leftovers_of_a_killed_run_go_and_a_living_ones_stay(tmp_path: Path) -> 
     with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "a")], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         writer.stdout.readline()
-        remove_leftovers(tmp_path)
+        remove_leftover_files(tmp_path)
         assert len(list(tmp_path.glob(".upsr-*.tmp"))) == 1
         writer.send_signal(signal.SIGKILL)
     assert len(list(tmp_path.glob(".upsr-*.tmp"))) == 1
-    remove_leftovers(tmp_path)
+    remove_leftover_files(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
 
 
@@ -57,6 +57,6 @@ def test_a_file_that_is_about_to_be_locked_is_left_alone(tmp_path: Path) -> None
     fresh.touch()
     old.touch()
     os.utime(old, (time.time() - 3600,) * 2)
-    remove_leftovers(tmp_path)
+    remove_leftover_files(tmp_path)
     assert fresh.exists()
     assert not old.exists()
