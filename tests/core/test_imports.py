@@ -9,8 +9,11 @@ import pytest
 
 from upsr_core.loading import BUNDLED_MODEL
 
-LOAD = "print(type(DiffusionPipeline.from_pretrained(sys.argv[1])).__module__)"
-OURS = "upsr_core.pipeline_upsr"
+LOAD = """
+pipe = DiffusionPipeline.from_pretrained(sys.argv[1])
+print(*(type(part).__name__ for part in (pipe, pipe.unet, pipe.scheduler)), type(pipe).__module__)
+"""
+OURS = "UPSRPipeline UPSRUNet UNWScheduler upsr_core.pipeline_upsr"
 # The hook, once it has done its work.
 TRACE = """
 import diffusers.pipelines.pipeline_utils as module
