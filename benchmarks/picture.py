@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.common import add_model_argument, add_threads_argument, load_model, upscale_each_way
 from upsr_core import UPSRPipeline
-from upsr_core.degradation.degrading import DEGRADATION_PRESETS
+from upsr_core.degradation.config import DEGRADATION_PRESETS
 from upsr_core.evaluation.run import degradation
 from upsr_core.images.files import DecodedImage, ImageFileError, read_image, write_image
 from upsr_core.pixels import to_pil

@@ -33,7 +33,7 @@ class NetworkTrainingConfig:
         warmup_steps: steps over which the learning rate grows linearly from 0.
         weight_decay: AdamW's.
         max_grad_norm: gradients are scaled down to this norm; None never.
-        ema_decay: of the moving average of the weights, which is what is validated and exported.
+        ema_decay: of the moving average of the weights; the averages are validated and exported.
         perceptual: distance of the perceptual term: ``lpips-vgg`` is the paper's; ``st-lpips-vgg`` and
             ``vgg-features`` need no download, see `STLPIPS` and `VGGFeatureLoss`; the gradients of the last are larger
             by two orders of magnitude.
@@ -48,7 +48,7 @@ class NetworkTrainingConfig:
 
     max_steps: PositiveInt
     max_minutes: PositiveFloat | None = None
-    batch_size: int = Field(default=16, ge=1, le=65536)  # before a list of so many indices becomes memory
+    batch_size: int = Field(default=16, ge=1, le=65536)  # larger lists of indices would fill the memory
     gradient_accumulation: PositiveInt = 1
     lr: PositiveFloat = 1e-4
     lr_schedule: Literal["constant", "cosine"] = "constant"
@@ -84,7 +84,7 @@ class TrainConfig:
             is the one trained for, unless ``sr_net_from`` names another.
         scale: super-resolution factor s.
         seed: decides the initial weights, the order of the images, crops, degradations, noise and timesteps.
-        mixed_precision: what the networks compute in; the weights stay float32.
+        mixed_precision: type that the networks compute in; the weights stay float32.
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
         compile: ``torch.compile`` the network that is trained; minutes at the start, faster steps after that.
         channels_last: keep images and convolution weights in the memory format that most devices compute faster in.

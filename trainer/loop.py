@@ -65,7 +65,7 @@ class StageTrainer:
 
         network = stage.network
         network.to(memory_format=memory_format)
-        # Beside the accelerator: what is validated and exported, filled with the averaged weights when it is needed.
+        # Outside of the accelerator: the network to validate and export, filled with the averaged weights when needed.
         self._averaged = copy.deepcopy(network).eval().requires_grad_(False) if accelerator.is_main_process else None
         if config.gradient_checkpointing:
             network.enable_gradient_checkpointing()

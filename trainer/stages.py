@@ -1,4 +1,4 @@
-"""The two networks as things to train: the losses on a batch, what is validated, and what is exported."""
+"""The training of each network: losses on a batch, validation and export."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
         first = len(self.scheduler) - 1 if self.config.unet_training.timesteps == "last" else 0
         t = torch.cat([torch.randint(first, len(self.scheduler), (1,), generator=one) for one in generators])
         noise = torch.stack([torch.randn(hr.shape[1:], generator=generator) for generator in generators]).to(hr.device)
-        # What is held out is scored with the weights of the paper.
+        # Held-out images are scored with the weights of the paper.
         edits = self.config.unet_training.weight_edits if model.training else 0.0
         edit = partial(edit_weights, generators=generators, share=edits) if edits else None
         sample, condition = noisy_input(
@@ -215,7 +215,7 @@ def sr_upscaler(sr_net: ATDModel) -> Upscale:
 
 
 def pipeline_upscaler(unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler, steps: int | None = None) -> Upscale:
-    """The whole pipeline, in all steps or so many; each photo has noise of its own, the same every time."""
+    """The whole pipeline, in ``steps`` steps or all; each photo has noise of its own, the same every time."""
     # The pipeline selects steps: let it do so with a scheduler that training does not use.
     pipe = UPSRPipeline(unet, sr_net, UNWScheduler.from_config(scheduler.config))
     pipe.set_progress_bar_config(disable=True)

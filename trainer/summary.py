@@ -1,4 +1,4 @@
-"""The lines that tell, before the first step, what a stage will train on and how."""
+"""The summary of a stage before its first step."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from typing_extensions import TypedDict
 
 T = TypeVar("T")
 LARGEST_CONFIGURATION = 10_000
-# Values are what they are written as: true is no number, and 1 is not true.
+# Values keep the type that they are written in: true is no number, and 1 is not true.
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-# Of a dataclass, and of the arguments of a function.
+# pydantic's names of the mistake, in a dataclass and in the arguments of a function.
 _UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 
 

@@ -10,7 +10,7 @@ from benchmarks.accelerator import PartResult, run_part, run_parts, table
 from benchmarks.accelerator_parts import PARTS, Row, Setting
 
 # The compiler itself is not what is tested, and takes a minute.
-CPU = Setting("cpu", small=True, backend="aot_eager")
+CPU = Setting("cpu", small=True, backend="eager")
 
 
 def test_parity_holds_in_float32_on_a_cpu() -> None:
@@ -23,7 +23,7 @@ def test_parity_holds_in_float32_on_a_cpu() -> None:
         assert decibels > (90 if exact else 25)
 
 
-@pytest.mark.parametrize(("part", "rows"), [("speed", 2), ("tiles", 1), ("training", 1), ("compiled", 2)])
+@pytest.mark.parametrize(("part", "rows"), [("speed", 2), ("training", 1), ("compiled", 2)])
 def test_every_part_that_a_cpu_can_run_gives_its_figures(part: str, rows: int) -> None:
     found = list(PARTS[part](CPU))
     assert len(found) == rows

@@ -62,10 +62,10 @@ def test_tiles_do_not_show(pipe: UPSRPipeline, lr: torch.Tensor) -> None:
     assert borders[0] == pytest.approx(borders[1], rel=0.05)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_close(pipe: UPSRPipeline, lr: torch.Tensor, dtype: torch.dtype) -> None:
-    part = lr[..., :64, :64]
-    half = load_pipeline(dtype=dtype)
+def test_half_precision_is_close(pipe: UPSRPipeline, lr: torch.Tensor) -> None:
+    """float16; bfloat16 in test_precision.py."""
+    part = lr[..., :32, :32]
+    half = load_pipeline(dtype=torch.float16)
     half.set_progress_bar_config(disable=True)
     assert (upscale(half, part) - upscale(pipe, part)).abs().mean() < 3 / 255
 

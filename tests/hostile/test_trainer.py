@@ -201,7 +201,7 @@ DAMAGES = [
         "model.safetensors is not",
     ),
     Row("no weights", with_file("model.safetensors", lambda d: None), None, "model.safetensors: No such file"),
-    Row("empty optimiser", with_file("optimizer.bin", lambda d: b""), None, "optimizer.bin is not what was written"),
+    Row("empty optimiser", with_file("optimizer.bin", lambda d: b""), None, "optimizer.bin is not as it was written"),
     Row(
         "zeros for the averages",
         with_file("custom_checkpoint_0.pkl", lambda d: bytes(len(d))),

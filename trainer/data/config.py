@@ -1,4 +1,4 @@
-"""Which images a run trains on and what is made of them, with the checks that need no data."""
+"""Configuration of a run's images and their degradation, with the checks that need no data."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class DatasetConfig:
 
     Attributes:
         path: repository id on the Hub, or a folder that ``save_to_disk`` has written.
-        split: which part of it; None for a folder that holds no parts.
-        name: which configuration of the Hub's dataset, where it has several.
+        split: the part of it; None for a folder that holds no parts.
+        name: the configuration of the Hub's dataset, where it has several.
         image_column: the column.
     """
 
@@ -47,7 +47,7 @@ class DatasetConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """Which images, and what is made of them.
+    """The images of a run and their degradation.
 
     Training takes exactly one of ``train_dir``, ``train_shards`` and ``train_dataset``; validation at most one of its
     three, and without any there is none.
@@ -73,7 +73,7 @@ class DataConfig:
         cache: decode all photos once and keep them in memory, for small folders.
         num_workers: processes that read and degrade beside the training process; 0 does it in between.
         val_size: side in HR pixels of the centre crops that are validated.
-        val_images: at most so many of the held-out images are validated.
+        val_images: largest number of held-out images that are validated.
     """
 
     train_dir: WeightedFolders = None

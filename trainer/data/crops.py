@@ -18,10 +18,15 @@ logger = logging.getLogger("trainer")
 
 
 def pad_to(photo: Photo, hr_size: int, scale: int) -> Photo:
-    """Continues a photo at the right and bottom until its sides are at least `hr_size`, which `scale` divides.
+    """Continue a photo at the right and the bottom until its sides are at least ``hr_size``.
 
     A photo on its own is reflected. A pair is mirrored with the last row repeated: at the pixels' edges, which LR and
     HR share, and not at their centres, which they do not.
+
+    Args:
+        photo: with sides of any size.
+        hr_size: a multiple of ``scale``.
+        scale: super-resolution factor.
     """
     if photo.lr is None:
         return Photo(_padded(photo.hr, hr_size, "reflect"))
@@ -34,9 +39,14 @@ def _padded(pixels: Pixels, size: int, mode: Any) -> Pixels:
 
 
 def random_shrunk_crop(photo: Photo, hr_size: int, scale: int, shrink: float, rng: np.random.Generator) -> Photo:
-    """A random crop of a photo without LR, reduced by a factor from [shrink, 1] before.
+    """A random crop of a photo without LR, which is first reduced by a random factor.
 
-    A photo that is too small for the factor drawn is reduced less, down to no reduction.
+    Args:
+        photo: with sides of any size; one that is too small for the factor drawn is reduced less, or not at all.
+        hr_size: side of the crop.
+        scale: super-resolution factor.
+        shrink: smallest factor, in (0,1]; the largest is 1.
+        rng: decides factor, place, flip and turn.
     """
     side = round(hr_size / rng.uniform(shrink, 1))
     side = max(hr_size, min(side, *photo.hr.shape[:2]))
@@ -48,7 +58,7 @@ def random_shrunk_crop(photo: Photo, hr_size: int, scale: int, shrink: float, rn
 
 
 def random_crop(photo: Photo, hr_size: int, scale: int, rng: np.random.Generator) -> Photo:
-    """A square of side `hr_size`, flipped and turned by quarter turns; of a pair, the same square of both."""
+    """A square of side ``hr_size``, flipped and turned by quarter turns; of a pair, the same square of both."""
     photo = pad_to(photo, hr_size, scale)
     unit = 1 if photo.lr is None else scale
     top, left = (int(rng.integers((side - hr_size) // unit + 1)) * unit for side in photo.hr.shape[:2])
@@ -63,7 +73,7 @@ def random_crop(photo: Photo, hr_size: int, scale: int, rng: np.random.Generator
 
 
 def _cropped(photo: Photo, top: int, left: int, size: tuple[int, int], scale: int) -> Photo:
-    """In HR pixels; multiples of `scale` for a pair."""
+    """A part of a photo; place and size are in HR pixels, for a pair multiples of ``scale``."""
 
     def crop(pixels: Pixels, unit: int) -> Pixels:
         rows, columns = (
@@ -75,7 +85,7 @@ def _cropped(photo: Photo, top: int, left: int, size: tuple[int, int], scale: in
 
 
 def pixels_to_tensor(pixels: Pixels) -> torch.Tensor:
-    """uint8 (H, W, 3) -> float32 (3, H, W) in [0, 1]."""
+    """uint8 (H,W,3) -> float32 (3,H,W) in [0,1]."""
     return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), dtype=np.float32, order="C") / 255)
 
 
@@ -88,15 +98,23 @@ class CropDataset(Dataset[dict[str, Any]]):
     """Random crops of a source's images, pass after pass without an end: item i is a crop of image i modulo their
     number.
 
-    An item is `{"hr": float32 (3, hr_size, hr_size) in [0, 1], "seed": int}`, and "lr" where the source has pairs;
-    "seed" is meant for `Degradation`. All depend on (seed, index) alone: neither on workers nor on what was read
-    before, so a resumed run sees the same crops.
+    An item is ``{"hr": float32 (3,hr_size,hr_size) in [0,1], "seed": int}``, with ``"lr"`` where the source has pairs;
+    the seed is meant for `Degradation`. An item depends on (seed, index) alone, neither on workers nor on earlier
+    items, so a resumed run sees the same crops.
 
-    An unreadable image is replaced by the next one of the source, every time alike, and the log says so once;
-    `num_skipped` counts such images.
+    An unreadable image is replaced by the next one of the source, every time alike, and the log says so once.
 
-    hr_size: a multiple of `scale`. cache: decode all images at once and keep them as uint8 in memory. ConfigError where
-    no image can be read.
+    Args:
+        source: the images.
+        hr_size: side of the crops, a multiple of ``scale``.
+        scale: super-resolution factor.
+        seed: decides crops and degradations.
+        cache: decode all images at once and keep them as uint8 in memory.
+        shrink: smallest factor that a photo is reduced by before it is cropped, in (0,1].
+
+    Raises:
+        ValueError: ``hr_size`` is no multiple of ``scale``.
+        ConfigError: from an item, where no image can be read.
     """
 
     def __init__(
@@ -113,7 +131,7 @@ class CropDataset(Dataset[dict[str, Any]]):
 
     @property
     def num_skipped(self) -> int:
-        """Unreadable images met so far, by all workers of this process together."""
+        """Number of unreadable images so far, over all workers of this process."""
         return int(self._unreadable.sum())
 
     def _read(self, image: int) -> Photo | None:
@@ -151,13 +169,21 @@ class CropDataset(Dataset[dict[str, Any]]):
 class ValidationDataset(Dataset[dict[str, Any]]):
     """The same pixels every time: whole photos, or centre crops of them, with sides that `scale` divides.
 
-    An item is `{"hr": float32 (3, H, W) in [0, 1], "seed": int, "name": file name}`, and "lr" where the source has
-    pairs; the seed is fixed by (seed, position). Unreadable images are left out, which the log says, and counted in
-    `num_skipped`.
+    An item is ``{"hr": float32 (3,H,W) in [0,1], "seed": int, "name": file name}``, with ``"lr"`` where the source has
+    pairs; its seed is fixed by (seed, position). Unreadable images are left out, the log says so, and ``num_skipped``
+    counts them. All crops are kept in memory as uint8.
 
-    crop_size: side of the centre crop (smaller photos are continued, see `pad_to`), None for whole photos, whose
-    remainder by `scale` is cut off right and below. limit: at most so many photos, evenly spread over the
-    source. All crops are kept in memory as uint8. ConfigError where no photo is left.
+    Args:
+        source: the photos.
+        scale: super-resolution factor.
+        crop_size: side of the centre crop; smaller photos are continued, see `pad_to`. None takes whole photos, whose
+            remainder by ``scale`` is cut off at the right and the bottom.
+        limit: largest number of photos, evenly spread over the source; None takes all.
+        seed: decides the items' seeds.
+
+    Raises:
+        ValueError: ``crop_size`` is no multiple of ``scale``, or ``limit`` is below 1.
+        ConfigError: no photo can be read.
     """
 
     def __init__(

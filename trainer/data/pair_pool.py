@@ -8,13 +8,17 @@ import torch
 
 
 class PairPool:
-    """Swaps each incoming batch against random pairs of a pool, so that a batch mixes what neighbours in the
-    data order share.
+    """Swaps each incoming batch against random pairs of a pool, so that neighbours in the data order get into
+    different batches.
 
-    Until the pool has filled up, batches pass through unchanged and are stored as well; so early pairs are
-    seen twice.
+    Until the pool is full, batches pass through unchanged and are stored as well, so early pairs are seen twice.
 
-    size: number of pairs held, at least one batch. Random draws come from a generator of its own (seed).
+    Args:
+        size: number of pairs held, at least one batch.
+        seed: of the pool's own generator.
+
+    Raises:
+        ValueError: ``size`` is below 1.
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:
@@ -30,9 +34,17 @@ class PairPool:
         return self._filled
 
     def exchange(self, hr: torch.Tensor, lr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Takes hr (B, 3, H, W) and lr (B, 3, h, w) in, gives as many pairs of the same shapes out.
+        """Put a batch in and take as many pairs out.
 
-        ValueError for a batch larger than the pool or of another size than the pairs before.
+        Args:
+            hr: (B,3,H,W).
+            lr: (B,3,h,w).
+
+        Returns:
+            hr and lr of the same shapes.
+
+        Raises:
+            ValueError: a batch larger than the pool, or pairs of another size than before.
         """
         count = hr.shape[0]
         if lr.shape[0] != count:
@@ -59,7 +71,7 @@ class PairPool:
         return out
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs to give the same batches: pairs and generator state."""
+        """Pairs and generator, from which a resumed run gives the same batches."""
         return {
             "size": self.size,
             "filled": self._filled,
@@ -69,7 +81,11 @@ class PairPool:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over a `state_dict`. ValueError where it comes from a pool of another size."""
+        """Go on from a `state_dict`.
+
+        Raises:
+            ValueError: it is of a pool of another size.
+        """
         if state["size"] != self.size:
             raise ValueError(f"the saved pool holds {state['size']} pairs, this one is set to {self.size}")
         self._filled = state["filled"]

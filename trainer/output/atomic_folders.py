@@ -1,7 +1,7 @@
 """Folders that are seen whole or not at all, whenever the process may be killed.
 
 A folder is written as ``NAME.partial`` and renamed when it is complete. One that is replaced or removed is first
-renamed to ``NAME.old``. A list of its files tells later whether it still is what was written.
+renamed to ``NAME.old``. A list of its files tells later whether it is still as it was written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 PARTIAL, OLD = ".partial", ".old"
 # As `sha256sum --check` reads it.
 FILE_LIST = "files.sha256"
-# Of PyTorch's RuntimeErrors those of its writer of files, which does not pass on what the system says.
+# Parts of the messages of PyTorch's file writer, which raises RuntimeError without the system's error.
 _WRITER_ERRORS = ("inline_container", "PytorchStreamWriter", "No space left")
 
 
@@ -64,7 +64,7 @@ def damage(folder: Path) -> str | None:
     for name, digest in digests.items():
         try:
             if _digest(folder / name) != digest:
-                return f"{name} is not what was written"
+                return f"{name} is not as it was written"
         except OSError as error:
             return f"{name}: {error.strerror}"
     return None
@@ -123,7 +123,7 @@ def restore_replaced(parent: Path) -> None:
 
 
 def remove_leftover_folders(parent: Path) -> None:
-    """Delete what a killed process left half-written or half-deleted."""
+    """Delete folders that a killed process left half-written or half-deleted."""
     for pattern in ("*" + PARTIAL, "*" + OLD):
         for path in parent.glob(pattern):
             shutil.rmtree(path)

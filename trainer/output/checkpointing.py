@@ -44,7 +44,7 @@ class StageProgress:
         best_score: best value of the validation metric, and the step it was at.
         best_scores: all metrics of that validation, by kind of LR image, method and metric.
         minutes: wall-clock time spent in training, all runs together.
-        order: what the order of the images follows from, beside the step.
+        order: values that, with the step, decide the order of the images.
     """
 
     stage: str
@@ -103,7 +103,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_whole(checkpoints: Sequence[Path]) -> Path | None:
-    """The last of the checkpoints that is as it was written; damaged ones after it are told of.
+    """The last of the checkpoints that is as it was written; the log names damaged ones after it.
 
     Raises:
         ConfigError: all are damaged.
@@ -142,7 +142,7 @@ def read_progress(checkpoint: Path) -> StageProgress:
 def load_checkpoint(
     accelerator: Accelerator, checkpoint: Path, configured: Mapping[str, Any], pool: PairPool | None
 ) -> StageProgress:
-    """Put all that `save_checkpoint` wrote back in its place; every process must call it.
+    """Restore the state that `save_checkpoint` wrote; every process must call it.
 
     Args:
         accelerator: as it was when the checkpoint was saved.

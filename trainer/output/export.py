@@ -36,7 +36,7 @@ def export_pipeline(folder: Path, sr_net: ATDModel, unet: UPSRUNet, scheduler: U
 
 
 def _contiguous(network: Network) -> Network:
-    """A copy as safetensors wants it, on the CPU and in the plain memory format; where it came from is left out."""
+    """A copy for safetensors: on the CPU, in the plain memory format, without the path that it was loaded from."""
     network = copy.deepcopy(network).cpu()
     network.register_to_config(_name_or_path="")
     return network.to(memory_format=torch.contiguous_format).requires_grad_(True)

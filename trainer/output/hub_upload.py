@@ -41,7 +41,7 @@ def upload(folder: Path, repo_id: str) -> str:
     """
     try:
         commit = HfApi().upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a UPSR model")
-    # RuntimeError: what the transfer of a large file raises.
+    # The transfer of a large file raises RuntimeError.
     except (RuntimeError, *UNREACHABLE) as error:
         raise ConnectionError(one_line(error)) from error
     return str(commit.commit_url)

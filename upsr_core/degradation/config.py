@@ -13,7 +13,7 @@ Where the presets' numbers come from:
 - ``resshift``: ResShift (NeurIPS 2023, arXiv:2307.12348) says that it follows Real-ESRGAN. UPSR's configuration stems
   from ResShift's, so the numbers are those of ``upsr``, with the second order in half of the samples: that
   configuration says so, though UPSR's code never reads it. We do not know whether ResShift's runs did.
-- ``mild``: our own, for what a photo from the web has gone through.
+- ``mild``: our own, for photos from the web.
 - ``bicubic``: the antialiased reduction alone.
 
 The cut-offs of sinc filters, from pi/3 (pi/5 for large kernels) to pi, and drawing half of the generalised betas below
@@ -34,7 +34,7 @@ def _check_probs(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if not 0 <= value <= 1:
-            raise ValueError(f"{type(config).__name__}.{name} must lie in [0, 1], got {value}")
+            raise ValueError(f"{type(config).__name__}.{name} must lie in [0,1], got {value}")
 
 
 def _check_range(config: object, name: str, lowest: float, highest: float = math.inf) -> None:
@@ -48,7 +48,7 @@ def _check_range(config: object, name: str, lowest: float, highest: float = math
 
 @dataclass(frozen=True)
 class BlurConfig:
-    """Random blur. Sizes and sigmas in pixels of the image it is applied to."""
+    """Random blur; sizes and sigmas are in pixels of the image that is blurred."""
 
     prob: float = 1.0
     kernel_size: tuple[int, int] = (3, 19)

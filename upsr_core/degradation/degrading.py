@@ -10,37 +10,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from upsr_core.degradation.config import DEGRADATION_PRESETS, DegradationConfig
+from upsr_core.degradation.config import DegradationConfig
 from upsr_core.degradation.draws import Noise, SampleDraws, draw_sample
 from upsr_core.degradation.jpeg import HALF_LEVEL, jpeg_round_trip
 from upsr_core.degradation.ragged import RaggedImages, canvas, to_device
 from upsr_core.degradation.resampling import resize
 from upsr_core.pixels import LUMA
 
-__all__ = [
-    "DEGRADATION_PRESETS",
-    "Degradation",
-    "DegradationConfig",
-    "add_gaussian_noise",
-    "add_poisson_noise",
-    "blur",
-    "degrade",
-    "round_to_8_bits",
-]
-
 # Transforms of few different sizes, all of them quick ones: accelerators prepare each size once.
 _FFT_MULTIPLE = 32
 
 
 def round_to_8_bits(image: torch.Tensor) -> torch.Tensor:
-    """Clips to [0, 1] and rounds to whole multiples of 1/255."""
+    """Clip to [0,1] and round to whole multiples of 1/255."""
     return torch.floor(image.clamp(0, 1) * 255 + HALF_LEVEL) / 255
 
 
 def blur(images: RaggedImages, kernels: Sequence[torch.Tensor | None]) -> RaggedImages:
-    """Filters each image with its own odd kernel (k, k), borders reflected; None changes nothing.
+    """Filter each image with its own kernel, with reflected borders.
 
-    As a product of Fourier transforms, whose time does not depend on the size of the kernel.
+    The product of Fourier transforms takes the same time for every size of kernel.
+
+    Args:
+        images: (B,C,H,W).
+        kernels: (k,k) with an odd k for each image; None leaves the image as it is.
     """
     size = max(1 if kernel is None else len(kernel) for kernel in kernels)
     reach = size // 2
@@ -58,14 +51,14 @@ def blur(images: RaggedImages, kernels: Sequence[torch.Tensor | None]) -> Ragged
 
 
 def add_gaussian_noise(image: torch.Tensor, sigma: float, gray: bool, generator: torch.Generator) -> torch.Tensor:
-    """Adds N(0, sigma^2), sigma in levels of 255, to (1, 3, H, W) in [0, 1]; clipped to [0, 1]."""
+    """Add N(0, sigma^2), sigma in levels of 255, to (1,3,H,W) in [0,1]; clipped to [0,1]."""
     shape = (1, 1 if gray else 3, *image.shape[-2:])
     noise = torch.randn(shape, generator=generator, device=image.device)
     return (image + noise * (sigma / 255)).clamp_(0, 1)
 
 
 def add_poisson_noise(image: torch.Tensor, scale: float, gray: bool, generator: torch.Generator) -> torch.Tensor:
-    """Adds `scale` times the deviation of a Poisson draw to (1, 3, H, W) in [0, 1]; clipped to [0, 1].
+    """Add ``scale`` times the deviation of a Poisson draw to (1,3,H,W) in [0,1]; clipped to [0,1].
 
     Full scale counts as many photons as the image has different 8-bit levels, up to a power of two.
     """
@@ -97,12 +90,17 @@ def _add_noise(
 
 
 def degrade(hr: torch.Tensor, draws: Sequence[SampleDraws]) -> torch.Tensor:
-    """Carries out what was drawn for each sample, all samples at once, on the device of `hr`.
+    """Carry out the steps drawn for each sample, on all samples at once.
 
     The host does not wait for the device, and apart from the noise fields the number of operations does not grow
     with the batch.
 
-    hr: float32 (B, 3, H, W) in [0, 1]. Returns (B, 3, h, w), whole multiples of 1/255.
+    Args:
+        hr: float32 (B,3,H,W) in [0,1], on the device that computes.
+        draws: one for each sample.
+
+    Returns:
+        (B,3,h,w), whole multiples of 1/255.
     """
     generators = [torch.Generator(hr.device).manual_seed(draw.noise_seed) for draw in draws]
     add_noise = functools.partial(_add_noise, generators=generators)
@@ -128,7 +126,7 @@ def degrade(hr: torch.Tensor, draws: Sequence[SampleDraws]) -> torch.Tensor:
 
 
 class Degradation:
-    """Makes LR crops of HR crops, each sample with its own kernels, factors, noise and quality.
+    """Makes LR crops from HR crops, each sample with its own kernels, factors, noise and quality.
 
     A sample's result depends on its pixels, its seed and the kind of device alone, not on the batch. On an
     accelerator, which works on a whole batch at once, that holds up to float32 rounding; rarely, this makes a JPEG
@@ -172,11 +170,18 @@ class Degradation:
 
     @torch.no_grad()
     def __call__(self, hr: torch.Tensor, seeds: Sequence[int] | torch.Tensor) -> torch.Tensor:
-        """hr float32 (B, 3, H, W) in [0, 1] -> lr (B, 3, H/scale, W/scale), whole multiples of 1/255.
+        """Degrade a batch.
 
-        seeds: one non-negative int per sample, on the host. ValueError for another shape or dtype, on a CPU for
-        another range (an accelerator would have to be waited for), or for a side that is no multiple of the scale
-        or below `min_hr_size`.
+        Args:
+            hr: float32 (B,3,H,W) in [0,1].
+            seeds: one non-negative int for each sample, on the host.
+
+        Returns:
+            (B,3,H/scale,W/scale), whole multiples of 1/255.
+
+        Raises:
+            ValueError: another shape or dtype; a side that is no multiple of the scale or below `min_hr_size`; another
+                range, which is checked on a CPU alone, as the host would have to wait for an accelerator.
         """
         self._check(hr, seeds)
         height, width = hr.shape[-2:]
@@ -198,7 +203,7 @@ class Degradation:
 
     def _check(self, hr: torch.Tensor, seeds: Sequence[int] | torch.Tensor) -> None:
         if hr.ndim != 4 or hr.shape[1] != 3 or hr.shape[0] == 0 or hr.dtype != torch.float32:
-            raise ValueError(f"hr must be float32 (B, 3, H, W), got {hr.dtype} {tuple(hr.shape)}")
+            raise ValueError(f"hr must be float32 (B,3,H,W), got {hr.dtype} {tuple(hr.shape)}")
         if len(seeds) != hr.shape[0]:
             raise ValueError(f"seeds must hold one int per sample: {hr.shape[0]} samples, {len(seeds)} seeds")
         height, width = hr.shape[-2:]
@@ -210,7 +215,7 @@ class Degradation:
         if hr.device.type == "cpu":
             low, high = (float(value) for value in torch.aminmax(hr))
             if not (low >= 0 and high <= 1):
-                raise ValueError(f"hr must lie in [0, 1], got values from {low:g} to {high:g}")
+                raise ValueError(f"hr must lie in [0,1], got values from {low:g} to {high:g}")
 
 
 @contextmanager

@@ -29,7 +29,8 @@ class Noise:
 class SampleDraws:
     """The steps of one sample in order; None leaves a step out.
 
-    noise_seed: of the generator, on the device, that both noise fields come from.
+    Attributes:
+        noise_seed: seed of the device's generator for both noise fields.
     """
 
     noise_seed: int
@@ -47,7 +48,7 @@ class SampleDraws:
 
 
 def draw_sample(config: DegradationConfig, hr_size: Size, lr_size: Size, seed: int) -> SampleDraws:
-    """All that `DegradationConfig` leaves to chance; seed: a non-negative int."""
+    """All random parameters of one sample; ``seed`` is a non-negative int."""
     rng = np.random.default_rng(seed)
     noise_seed = int(rng.integers(2**62))
     if rng.random() < config.bicubic_prob:
@@ -76,7 +77,7 @@ def draw_sample(config: DegradationConfig, hr_size: Size, lr_size: Size, seed: i
 
 
 def draw_blur_kernel(config: BlurConfig, rng: np.random.Generator) -> torch.Tensor:
-    """A random kernel (k, k), float64, sum 1."""
+    """A random kernel (k,k), float64, sum 1."""
     size = _odd_size(rng, config.kernel_size)
     if rng.random() < config.sinc_prob:
         cutoff = config.sinc_cutoff if size < _LARGE_SINC else config.sinc_cutoff_large

@@ -44,7 +44,7 @@ CHROMA_TABLE = (
 
 @functools.cache
 def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """RGB -> YCbCr and back, (3, 3) each, and the DCT of a flattened 8x8 block, (64, 64)."""
+    """RGB -> YCbCr and back, (3,3) each, and the DCT of a flattened 8x8 block, (64,64)."""
     to_ycbcr = torch.tensor(
         [
             [0.299, 0.587, 0.114],
@@ -61,7 +61,7 @@ def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 
 def quantisation_tables(quality: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
-    """Luma and chroma tables (B, 2, 64) for libjpeg's quality 1..100, one per sample; values 1..255."""
+    """Luma and chroma tables (B,2,64) for libjpeg's quality 1..100, one per sample; values 1..255."""
     for value in quality:
         if not 1 <= value <= 100:
             raise ValueError(f"JPEG quality must lie in 1..100, got {value}")
@@ -72,7 +72,7 @@ def quantisation_tables(quality: Sequence[int], device: torch.device | str = "cp
 
 
 def _code_plane(plane: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Quantises the block DCT of a plane (B, C, H, W) in 0..255, sides multiples of 8, with its table (B, 64)."""
+    """Quantise the block DCT of a plane (B,C,H,W) in 0..255, sides multiples of 8, with its table (B,64)."""
     batch, channels, height, width = plane.shape
     rows, columns = height // 8, width // 8
     dct = _constants(plane.device)[2]
@@ -89,7 +89,7 @@ def jpeg_round_trip(images: RaggedImages, quality: Sequence[int | None]) -> Ragg
     """Each image after a baseline 4:2:0 JPEG.
 
     Args:
-        images: float32 (B, 3, H, W) in [0, 1], rounded to 8 bits first.
+        images: float32 (B,3,H,W) in [0,1], rounded to 8 bits first.
         quality: 1..100 for each sample; None leaves it as it is.
 
     Returns:
@@ -133,6 +133,6 @@ def jpeg_round_trip(images: RaggedImages, quality: Sequence[int | None]) -> Ragg
 
 def _check(images: RaggedImages, quality: Sequence[int | None]) -> None:
     if images.pixels.ndim != 4 or images.pixels.shape[1] != 3:
-        raise ValueError(f"JPEG needs images of shape (B, 3, H, W), got {tuple(images.pixels.shape)}")
+        raise ValueError(f"JPEG needs images of shape (B,3,H,W), got {tuple(images.pixels.shape)}")
     if len(quality) != len(images):
         raise ValueError(f"JPEG needs one quality per image: {len(images)} images, {len(quality)} values")

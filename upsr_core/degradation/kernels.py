@@ -1,6 +1,6 @@
 """Blur kernels of the degradation model, from their definitions.
 
-Each function returns a float64 kernel (size, size) that sums to 1, centred on the middle pixel. With the
+Each function returns a float64 kernel (size,size) that sums to 1, centred on the middle pixel. With the
 quadratic form q = x^T S^-1 x of a covariance S (Real-ESRGAN, ICCV Workshops 2021, Sec. 3.1 and 3.2):
 
     Gaussian      exp(-q / 2)
@@ -29,8 +29,19 @@ def _grid(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def quadratic_form(size: int, sigma_x: float, sigma_y: float, angle: float) -> torch.Tensor:
-    """q = x^T S^-1 x (size, size), S with the standard deviations sigma_x, sigma_y (pixels) along axes
-    that are turned by `angle` (radians, from the x axis towards the y axis)."""
+    """The quadratic form q = x^T S^-1 x of a covariance S.
+
+    Args:
+        size: side of the kernel in pixels, odd.
+        sigma_x, sigma_y: standard deviations in pixels along the two axes of S, above 0.
+        angle: of these axes in radians, from the x axis towards the y axis.
+
+    Returns:
+        (size,size) float64.
+
+    Raises:
+        ValueError: an even size, or a sigma that is not above 0.
+    """
     _check_size(size)
     if sigma_x <= 0 or sigma_y <= 0:
         raise ValueError(f"sigma must be positive, got {sigma_x} and {sigma_y}")
@@ -41,7 +52,7 @@ def quadratic_form(size: int, sigma_x: float, sigma_y: float, angle: float) -> t
 
 
 def gaussian_kernel(size: int, sigma_x: float, sigma_y: float, angle: float = 0.0) -> torch.Tensor:
-    """Gaussian (size, size); isotropic where sigma_x == sigma_y. Sigmas in pixels, angle in radians."""
+    """Gaussian (size,size); isotropic where sigma_x == sigma_y. Sigmas in pixels, angle in radians."""
     kernel = torch.exp(-0.5 * quadratic_form(size, sigma_x, sigma_y, angle))
     return kernel / kernel.sum()
 
@@ -49,22 +60,22 @@ def gaussian_kernel(size: int, sigma_x: float, sigma_y: float, angle: float = 0.
 def generalized_gaussian_kernel(
     size: int, sigma_x: float, sigma_y: float, beta: float, angle: float = 0.0
 ) -> torch.Tensor:
-    """Generalised Gaussian (size, size); beta 1 is the Gaussian, below 1 more peaked, above 1 flatter."""
+    """Generalised Gaussian (size,size); beta 1 is the Gaussian, below 1 more peaked, above 1 flatter."""
     kernel = torch.exp(-0.5 * quadratic_form(size, sigma_x, sigma_y, angle) ** beta)
     return kernel / kernel.sum()
 
 
 def plateau_kernel(size: int, sigma_x: float, sigma_y: float, beta: float, angle: float = 0.0) -> torch.Tensor:
-    """Plateau-shaped kernel (size, size); a larger beta has a flatter top and steeper sides."""
+    """Plateau-shaped kernel (size,size); a larger beta has a flatter top and steeper sides."""
     kernel = 1.0 / (1.0 + quadratic_form(size, sigma_x, sigma_y, angle) ** beta)
     return kernel / kernel.sum()
 
 
 def sinc_kernel(size: int, cutoff: float) -> torch.Tensor:
-    """Circular low-pass (size, size) with the cut-off in radians per pixel, 0 < cutoff <= pi."""
+    """Circular low-pass (size,size) with the cut-off in radians per pixel, 0 < cutoff <= pi."""
     _check_size(size)
     if not 0 < cutoff <= math.pi:
-        raise ValueError(f"sinc cutoff must lie in (0, pi], got {cutoff}")
+        raise ValueError(f"sinc cutoff must lie in (0,pi], got {cutoff}")
     y, x = _grid(size)
     radius = torch.sqrt(x**2 + y**2)
     centre = size // 2

@@ -13,7 +13,7 @@ Size = tuple[int, int]
 
 
 def to_device(values: Sequence[object] | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor of host values on the device, without waiting for what is still running there."""
+    """A tensor of host values on the device; the host does not wait for the device."""
     return torch.as_tensor(values).to(device, non_blocking=True)
 
 
@@ -22,8 +22,8 @@ class RaggedImages:
     """Images of different sizes, each in the upper left corner of its canvas.
 
     Attributes:
-        pixels: (B, C, H, W); what lies beyond an image's own size has no meaning, but is finite.
-        sizes: (height, width) of each image, known on the host.
+        pixels: (B,C,H,W); what lies beyond an image's own size has no meaning, but is finite.
+        sizes: (height,width) of each image, known on the host.
     """
 
     pixels: torch.Tensor
@@ -31,12 +31,12 @@ class RaggedImages:
 
     @classmethod
     def whole(cls, pixels: torch.Tensor) -> RaggedImages:
-        """Images (B, C, H, W) that fill their canvas."""
+        """Images (B,C,H,W) that fill their canvas."""
         return cls(pixels, ((pixels.shape[-2], pixels.shape[-1]),) * pixels.shape[0])
 
     @classmethod
     def packed(cls, images: Sequence[torch.Tensor]) -> RaggedImages:
-        """From single images (1, C, h, w)."""
+        """From single images (1,C,h,w)."""
         sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
         height, width = canvas(sizes)
         padded = [F.pad(image, (0, width - w, 0, height - h)) for image, (h, w) in zip(images, sizes, strict=True)]
@@ -46,18 +46,24 @@ class RaggedImages:
         return len(self.sizes)
 
     def image(self, index: int) -> torch.Tensor:
-        """One image (1, C, h, w), without copying."""
+        """One image (1,C,h,w), without copying."""
         height, width = self.sizes[index]
         return self.pixels[index : index + 1, :, :height, :width]
 
     def map(self, function: Callable[[int, torch.Tensor], torch.Tensor]) -> RaggedImages:
-        """Each image (1, C, h, w) on its own through ``function(index, image)``."""
+        """Each image (1,C,h,w) on its own through ``function(index, image)``."""
         return RaggedImages.packed([function(i, self.image(i)) for i in range(len(self))])
 
     def extended(self, before: int, size: Size, mode: Literal["reflect", "replicate"]) -> torch.Tensor:
-        """Canvas (B, C, *size) with every image at (before, before) and continued beyond its borders.
+        """Images on a larger canvas, continued beyond their borders.
 
-        "reflect" needs images larger than `before`, and is good for as much behind them.
+        Args:
+            before: rows and columns above and left of each image.
+            size: height and width of the canvas.
+            mode: ``reflect`` needs images larger than ``before`` and continues them by as much below and right.
+
+        Returns:
+            (B,C,*size) with every image at (before,before).
         """
         height, width = self.sizes[0]
         if self.sizes == ((height, width),) * len(self):
@@ -77,7 +83,7 @@ def canvas(sizes: Sequence[Size]) -> Size:
 
 
 def _index(last: torch.Tensor, before: int, size: int, mode: str) -> torch.Tensor:
-    """(B, size): where each position of the extended axis is taken from; last (B,): index of the last pixel."""
+    """Source index (B,size) of each position on the extended axis; ``last`` (B,) is the index of the last pixel."""
     last = last[:, None]
     position = torch.arange(-before, size - before, device=last.device)[None]
     if mode == "reflect":

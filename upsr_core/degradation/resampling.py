@@ -14,9 +14,12 @@ RESIZE_MODES = ("area", "bilinear", "bicubic")
 
 @dataclass(frozen=True)
 class Resampling:
-    """Resizing of one image: to (height, width), by one of `RESIZE_MODES`.
+    """Resizing of one image.
 
-    antialias: bilinear and bicubic average over what a shrunken pixel covers, as Pillow does. "area" always averages.
+    Attributes:
+        size: height and width of the result.
+        mode: one of `RESIZE_MODES`.
+        antialias: bilinear and bicubic average over the area of a shrunken pixel, as in Pillow; ``area`` always does.
     """
 
     size: Size
@@ -42,7 +45,7 @@ def resize(images: RaggedImages, resamplings: Sequence[Resampling | None]) -> Ra
 def _matrices(
     images: RaggedImages, sizes: Sequence[Size], methods: Sequence[tuple[str, bool]], axis: int
 ) -> torch.Tensor:
-    """(B, rows, columns) that take an axis of the old canvas to that of the new one; zero outside of the images."""
+    """(B,rows,columns) that take an axis of the old canvas to that of the new one; zero outside of the images."""
     device = images.pixels.device
     lengths = to_device([(own[axis], new[axis]) for own, new in zip(images.sizes, sizes, strict=True)], device)
     rows, columns = canvas(sizes)[axis], images.pixels.shape[2 + axis]
@@ -61,7 +64,7 @@ def _matrices(
 def interpolation_matrices(
     source: torch.Tensor, target: torch.Tensor, rows: int, columns: int, mode: str, antialias: bool
 ) -> torch.Tensor:
-    """Weights (B, rows, columns), float32, that turn ``source`` pixels of a line into ``target`` pixels.
+    """Weights (B,rows,columns), float32, that turn ``source`` pixels of a line into ``target`` pixels.
 
     Pixel centres lie at i + 0.5 and borders are replicated. Bicubic is the cubic convolution of Keys (1981)
     with a = -0.75 as in OpenCV, antialiased with a = -0.5 as in Pillow.

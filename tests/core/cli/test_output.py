@@ -13,8 +13,6 @@ from upsr_core.cli.main import main
 from upsr_core.cli.output import complain, say
 from upsr_core.messages import one_line, printable
 
-COMMAND = [sys.executable, "-m", "upsr_core.cli"]
-
 
 @pytest.fixture(scope="module")
 def model_options(tiny_folder: Path) -> list[str]:
@@ -60,17 +58,16 @@ def test_every_name_is_upscaled_whatever_it_holds(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_output_does_not_stop_the_images(tmp_path: Path, model_options: list[str]) -> None:
+def test_a_full_output_does_not_stop_the_images(
+    tmp_path: Path, model_options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("a.png", "b.png"):
         save_photo(tmp_path / "in" / name)
     with open("/dev/full", "w") as full:
-        run = subprocess.run(
-            [*COMMAND, "upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *model_options],
-            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
-        )  # fmt: skip
-    assert run.returncode == 1
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *model_options]) == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "b.png"}
-    assert run.stderr.splitlines() == [
+    assert capsys.readouterr().err.splitlines() == [
         "upsr: error: the output cannot be written (No space left on device); the images are made"
     ]
 

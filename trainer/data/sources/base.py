@@ -16,18 +16,18 @@ from PIL import Image, ImageOps
 from upsr_core.messages import one_line
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".jp2"})
-# What Pillow raises for files that are broken in one way or another.
+# Pillow's exceptions for broken files.
 UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError
 )  # fmt: skip
-# So many unreadable images in a row are no accident.
+# More unreadable images in a row are no accident.
 MAX_TRIES = 100
 
 Pixels = npt.NDArray[np.uint8]
 
 
 class Photo(NamedTuple):
-    """Pixels of an image, uint8 (H, W, 3), and of its LR version where the source has one."""
+    """Pixels of an image, uint8 (H,W,3), and of its LR version where the source has one."""
 
     hr: Pixels
     lr: Pixels | None = None
@@ -61,10 +61,10 @@ class ImageSource(ABC):
         """
 
     def check(self) -> None:
-        """Look for what would stop a training later.
+        """Look for faults that would stop a training later.
 
         Raises:
-            ValueError: in one line; here, that no image can be read of up to `MAX_TRIES` from all over the source.
+            ValueError: one line; here, that none of up to `MAX_TRIES` images from all over the source can be read.
         """
         tries = min(len(self), MAX_TRIES)
         first = ""
@@ -84,9 +84,10 @@ def is_image(name: str) -> bool:
 
 
 def read_rgb(file: str | Path | IO[bytes]) -> Pixels:
-    """Decodes a file to uint8 (H, W, 3): EXIF orientation applied, alpha dropped, 16 bits reduced to 8.
+    """Decode a file to uint8 (H,W,3): EXIF orientation applied, alpha dropped, 16 bits reduced to 8.
 
-    Raises one of `UNREADABLE` for a file that is no image, truncated or absurdly large.
+    Raises:
+        One of `UNREADABLE`: the file is no image, truncated or absurdly large.
     """
     with Image.open(file) as opened:
         image = ImageOps.exif_transpose(opened)

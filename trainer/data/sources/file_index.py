@@ -19,7 +19,7 @@ logger = logging.getLogger("trainer")
 
 # Fewer files are listed faster than anyone could notice, and a list that is not kept cannot be out of date.
 WORTH_KEEPING = 10_000
-# File systems tell times only so exactly: a later change may leave a younger time stamp as it is.
+# File systems round times: a change shortly after another one may leave the time stamp as it is.
 CLOCK_TICK_NS = 2_000_000_000
 VERSION = 1
 
@@ -60,10 +60,10 @@ class FileIndex:
 
     Attributes:
         containers: absolute paths, C of them.
-        stamps: int64 (C, 2), modification time in ns and size of each container before it was listed.
+        stamps: int64 (C,2), modification time in ns and size of each container before it was listed.
         container: int32 (N,), which one each image is in.
         names: N names; in a folder the file's, in a tar file the member's.
-        spans: int64 (N, 2), offset and size in bytes of each member of a tar file; (0, 2) for folders.
+        spans: int64 (N,2), offset and size in bytes of each member of a tar file; (0, 2) for folders.
     """
 
     containers: PackedStrings
@@ -145,7 +145,7 @@ def _load(file: Path) -> FileIndex | None:
 
 
 def _keep(index: FileIndex, file: Path) -> str:
-    """Write the index, whole or not at all; returns what has become of it, for the log."""
+    """Write the index, whole or not at all; returns a remark for the log."""
     arrays = {"version": np.array(VERSION)}
     for field in fields(index):
         value = getattr(index, field.name)

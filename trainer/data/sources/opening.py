@@ -1,4 +1,4 @@
-"""From the configuration to the images it means."""
+"""Opening the images that the configuration names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_images(data: DataConfig, scale: int) -> Images:
     """Open the images and look into them, see `ImageSource.check`.
 
     Args:
-        data: which.
+        data: the images' places.
         scale: super-resolution factor, for pairs.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Folders of LR and HR photos of the same scenes, aligned: what a camera really does, instead of a degradation."""
+"""Folders of aligned LR and HR photos of the same scenes, which need no degradation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PairSource(ImageSource):
 
     Args:
         hr_root, lr_root: the folders.
-        scale: HR sides are so many times the LR sides.
+        scale: HR sides divided by LR sides.
 
     Raises:
         ValueError: a folder is missing or empty, or a photo has no partner.
@@ -79,7 +79,7 @@ class PairSource(ImageSource):
 
 
 def _named(folder: FolderSource) -> dict[str, str]:
-    """Place below the folder without extension -> path."""
+    """Paths by their place below the folder without extension."""
     paths: dict[str, str] = {}
     for i in range(len(folder)):
         path = folder.name(i)
@@ -91,7 +91,7 @@ def _named(folder: FolderSource) -> dict[str, str]:
 
 
 def _size(path: str) -> tuple[int, int]:
-    """(height, width) after EXIF orientation, from a file's header."""
+    """Height and width after EXIF orientation, from a file's header."""
     with Image.open(path) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
         return image.size if turned else image.size[::-1]
