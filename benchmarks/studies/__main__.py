@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import add_threads_argument
-from benchmarks.studies import cost, noise, residuals, training
+from benchmarks.studies import cost, noise, residuals, sheet, training
 from benchmarks.studies.findings import Findings, write
 
 STUDIES: dict[str, tuple[Callable[[argparse.Namespace], Findings], Callable[[argparse.ArgumentParser], None]]] = {
@@ -22,11 +22,17 @@ STUDIES: dict[str, tuple[Callable[[argparse.Namespace], Findings], Callable[[arg
     "calibration": (residuals.calibration, residuals.add_calibration_arguments),
     "levels": (noise.levels, noise.add_levels_arguments),
     "weighted": (noise.weighted, noise.add_weighted_arguments),
+    "sheet": (sheet.sheet, sheet.add_sheet_arguments),
     "cost": (cost.cost, cost.add_cost_arguments),
     "trained": (training.trained, training.add_trained_arguments),
 }
 # Folders of the user's, which say nothing to others.
-PLACEHOLDERS = {"--photos": "HELD_OUT", "--train-photos": "PHOTOS", "--runs": "RUNS"}
+PLACEHOLDERS = {
+    "--photos": "HELD_OUT",
+    "--train-photos": "PHOTOS",
+    "--runs": "RUNS",
+    "--rival": "realesrgan-x4plus.param",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
