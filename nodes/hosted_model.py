@@ -51,7 +51,7 @@ class UPSRModel:
 
     @contextmanager
     def running(self, height: int, width: int, tile_size: int = 0, tile_batch_size: int = 0) -> Iterator[UPSRPipeline]:
-        """The pipeline, ready to run on its device; what it then plans with is the memory that ComfyUI leaves it.
+        """The pipeline, ready to run on its device; it plans with the memory that ComfyUI leaves it.
 
         Args:
             height, width: of the LR image.
@@ -82,7 +82,7 @@ class UPSRModel:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a node may use on ``device``: what is free, less what --reserve-vram keeps for other programs."""
+    """Bytes that a node may use on ``device``: free ones, less those that --reserve-vram keeps for other programs."""
     from upsr_core.memory import measured_free_bytes
 
     # ComfyUI knows more kinds of devices, the library a container's limit.
@@ -97,6 +97,6 @@ def network_dtype(choice: str) -> torch.dtype:
     device = mm.get_torch_device()
     automatic = mm.unet_dtype(device=device)
     if automatic not in NETWORK_DTYPES.values():
-        # An 8-bit type, which only ComfyUI's own layers can store: what they compute in on this device.
+        # An 8-bit type, which only ComfyUI's own layers can store: the type that they compute in on this device.
         automatic = mm.unet_manual_cast(automatic, device) or torch.float32
     return automatic

@@ -11,7 +11,7 @@ IMAGE_CHANNELS = (1, 3, 4)
 
 
 def check_image(image: torch.Tensor) -> None:
-    """Raise ValueError for what is no IMAGE to upscale."""
+    """Raise ValueError if the value is no IMAGE that can be upscaled."""
     if image.ndim != 4 or image.shape[-1] not in IMAGE_CHANNELS:
         raise ValueError(f"image must be (batch,height,width,3 or 4 channels), not {tuple(image.shape)}")
     if 0 in image.shape:

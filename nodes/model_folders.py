@@ -100,7 +100,7 @@ def _models_under(root: Path) -> Iterator[tuple[str, ModelFiles]]:
 
 
 def _pairs(checkpoints: Sequence[Path]) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Each denoiser with each SR network, and what is left over with the reason in its name."""
+    """Each denoiser with each SR network; files without a partner carry the reason in their name."""
     roles = {path: _role(path, *_state(path)) for path in checkpoints}
     for first, second in combinations(checkpoints, 2):
         if None not in (roles[first], roles[second]) and roles[first] != roles[second]:

@@ -28,7 +28,7 @@ def output_size(height: int, width: int, scale: float) -> tuple[int, int]:
 
 
 def lanczos_resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(B,C,H,W) in [0,1] on the CPU to (B,C,height,width) by Lanczos, clipped; as it is where it has that size."""
+    """(B,C,H,W) in [0,1] on the CPU to (B,C,height,width) by Lanczos, clipped; unchanged if it has that size."""
     if image.shape[-2:] == (height, width):
         return image
     planes = [
@@ -55,7 +55,8 @@ def mirror_indices(size: int, padded_size: int, mode: PadMode, device: torch.dev
 def pad_to_multiple(image: torch.Tensor, multiple: int, mode: PadMode = "reflect") -> torch.Tensor:
     """Pad (B,C,h,w) at the right and the bottom until both sides are multiples of ``multiple``.
 
-    Returns ``image`` itself where nothing is missing.
+    Returns:
+        The padded image, or ``image`` itself if nothing is missing.
     """
     height, width = image.shape[-2:]
     padded_height, padded_width = (-(-size // multiple) * multiple for size in (height, width))

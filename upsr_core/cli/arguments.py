@@ -124,7 +124,7 @@ def _build_parser() -> _Parser:
     evaluate = command("evaluate", "Compare methods on a data set, in numbers and pictures.", f"{EVALUATE_NOTE}\n\n")
     add_evaluate_arguments(evaluate)
 
-    info = command("info", "Show what a model is.")
+    info = command("info", "Describe a model.")
     info.add_argument("model", nargs="?", metavar="MODEL", help="folder or Hub id; default: the bundled model")
     info.add_argument("--variant", help="weights variant, such as fp16")
     info.set_defaults(device="cpu", dtype="float32", model_sha256=None)

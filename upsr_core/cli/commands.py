@@ -133,7 +133,7 @@ def find_device(name: str) -> torch.device:
     if found and found.type == device.type:
         count = torch.accelerator.device_count()
     if (device.index or 0) >= count:
-        raise ValueError(f"--device {name}: not available here; `upsr doctor` lists what is")
+        raise ValueError(f"--device {name}: not available here; `upsr doctor` lists the devices")
     return device
 
 

@@ -1,4 +1,4 @@
-"""``upsr evaluate``: its arguments, the checks before any work, and what it writes."""
+"""``upsr evaluate``: its arguments, the checks before any work, and its files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="a repetition for each; default 0")
     add("--scale", type=int, default=4, help="super-resolution factor; default 4")
     add("--crop", metavar="N|fit", help="centre of NxN HR pixels; fit: cut sides down to multiples of the scale")
-    add("--limit", type=int, metavar="N", help="at most so many images, evenly spread")
+    add("--limit", type=int, metavar="N", help="largest number of images, evenly spread")
     add("--niqe-parameters", metavar="FILE", help=f"niqe_pris_params.npz; default: what {NIQE_VARIABLE} names")
     add("--device", default="auto", help="cpu, cuda, ...; default: an accelerator if there is one")
     add("--threads", type=int, metavar="N", help="processor threads; default: as many as cores")

@@ -125,6 +125,6 @@ def _told_once(stream: TextIO) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # Or Python would try to write what the stream still holds once more at its end, and complain.
+        # Otherwise Python would try to write the rest of the stream again at its end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise OSError(error.errno, f"the output cannot be written ({error.strerror})") from error

@@ -39,7 +39,7 @@ class ReportWriter:
                 if file.read(1) not in (b"", b"{"):
                     raise ValueError(f"{path}: is no report of upsr; name another --report")
                 if file.tell():
-                    # What a killed run has left in the middle of a line stays there.
+                    # The half line of a killed run stays there.
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":
                         file.write(b"\n")

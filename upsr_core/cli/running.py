@@ -33,7 +33,7 @@ from .progress import RunProgress, count_pixels
 from .report import ReportWriter, record_of
 
 Process = Callable[[Job, Callable[[int, int], None]], str]
-"""Makes an image's result; is given the pipeline's ``callback_on_tile_end``, and returns what is to be said of it."""
+"""Makes an image's result with the pipeline's ``callback_on_tile_end``; returns a remark for the user."""
 
 
 def read_job(job: Job) -> DecodedImage:
@@ -150,7 +150,7 @@ class _Run:
             self._try_to_tell(self.report.write, record_of(self.args, job, self.software, seconds, error))
 
     def _try_to_tell(self, tell: Callable, what: object) -> None:
-        """The images are what was asked for: they are made all the same where it cannot be told."""
+        """Print or record a result; where that fails, the images are made all the same."""
         try:
             if self.unsaid is None:
                 tell(what)

@@ -1,4 +1,4 @@
-"""The columns of the table: each metric with its settings, what it needs, and how it is computed."""
+"""The columns of the table: each metric with its settings, requirements and computation."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Metric:
     """A metric.
 
     Attributes:
-        name: what the command line calls it.
+        name: on the command line.
         title: of its column in the table.
         needs_hr: whether it compares with a real image.
         better: +1 where more is better, -1 where less is, 0 where neither.
         form: of a number in the table.
-        settings: what was computed, in words.
+        settings: the exact computation, in words.
         load: gives the scorer for a device.
-        missing: what has to be there and is not, with where to get it; "" if nothing is.
+        missing: gives the missing package or file with its source; "" if nothing is missing.
         package: whose version decides the values, beside this one's.
         keys: of its numbers; by default its name.
     """
@@ -94,7 +94,7 @@ def _missing_files(package: str, files: Callable[[], Sequence[tuple[Path, str]]]
 
 
 def _shown(path: Path) -> str:
-    """The path as a table that others read may show it: without the name of the user's folder."""
+    """The path without the user's name, as others may read the table."""
     home = Path.home()
     return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
 
@@ -178,7 +178,7 @@ def all_metrics(niqe_parameters: str | None = None) -> dict[str, Metric]:
     """Every metric by name, in the order of the columns.
 
     Args:
-        niqe_parameters: file of NIQE's parameters; by default what the environment variable names.
+        niqe_parameters: file of NIQE's parameters; by default the one that the environment variable names.
     """
     niqe_file = niqe_parameters or os.environ.get(NIQE_VARIABLE)
     luma = "on Y of YCbCr (BT.601, 16..235), a border of as many pixels as the scale left out"

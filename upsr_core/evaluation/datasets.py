@@ -1,4 +1,4 @@
-"""Which images to measure on: the layouts of the usual test sets, and checks that decode nothing."""
+"""The images to measure on: the layouts of the usual test sets, and checks that decode nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Sample:
     """An image to measure on.
 
     Attributes:
-        name: what its results are called; unique.
+        name: of its results; unique.
         hr, lr: its files; at least one is there.
     """
 
@@ -50,7 +50,7 @@ def find_samples(data: Path, hr: Path | None, scale: int, degraded: bool) -> lis
         data: the folder.
         hr: folder of the HR images that belong to the LR images in ``data``.
         scale: super-resolution factor.
-        degraded: whether LR images are made of the HR images, so that a plain folder holds HR images.
+        degraded: whether LR images are made from the HR images, so that a plain folder holds HR images.
 
     Raises:
         ValueError: nothing is there, or pairs do not match; the message names the file.
@@ -91,7 +91,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def check_sizes(samples: Iterable[Sample], scale: int, crop: int | str | None) -> None:
-    """Check that LR and HR fit each other, and that what is cropped is large enough.
+    """Check that LR and HR fit each other, and that images are large enough for their crops.
 
     Args:
         samples: of one data set.
@@ -149,7 +149,7 @@ def _subfolder(data: Path, names: Iterable[str], scale: int) -> Path | None:
 
 
 def _pairs(hr: dict[str, Path], lr: dict[str, Path], hr_folder: Path, lr_folder: Path, scale: int) -> list[Sample]:
-    """By equal names, or names whose ends say what each is."""
+    """Pairs by equal names, or by names that end in HR and LR marks."""
     ends = tuple(end.format(scale=scale) for end in _LR_ENDS)
     samples = []
     left = dict(lr)

@@ -1,4 +1,4 @@
-"""Which methods to compare: their text form, and checks that need no torch."""
+"""The methods to compare: their text form, and checks that need no torch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
     "ldm": _STEPS,
     "folder": {},
 }
-"""Kinds of methods, and what each can be told."""
+"""Kinds of methods with the options of each."""
 
 
 @dataclass(frozen=True)

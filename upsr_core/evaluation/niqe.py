@@ -56,7 +56,7 @@ class NIQE:
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Distance of each image (B,3,H,W) in [0,1] to pristine photos: (B,), smaller is better.
 
-        Whole levels of Y. What is left of the last block at the right and below is cut off. NaN for an image of fewer
+        Whole levels of Y. Incomplete blocks at the right and the bottom are cut off. NaN for an image of fewer
         than two blocks, which has no covariance.
         """
         return torch.stack([self._distance(y) for y in luma(image).round()])

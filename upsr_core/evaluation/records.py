@@ -27,9 +27,9 @@ class Record:
 
     Attributes:
         path: of the image.
-        made: what it was made of; another value means that it has to be made again.
+        made: the settings and inputs that it follows from; where another value is wanted, it is made again.
         pixels: `pixel_hash` of the image.
-        seconds: that took.
+        seconds: time of making it.
         peak_bytes: memory of the process or the device meanwhile; None where it cannot be told.
         scores: by metric, ``{"of": fingerprint, "values": numbers}``.
     """
@@ -43,7 +43,7 @@ class Record:
 
     @classmethod
     def read(cls, path: Path, made: dict[str, Any]) -> Record | None:
-        """The record of a result that is there, whole, and made of the same; or None."""
+        """The record of a whole result with this ``made``, or None."""
         try:
             stored = json.loads(_beside(path).read_text())
             record = cls(path, **stored)
@@ -57,7 +57,7 @@ class Record:
         return read_image(self.path).rgb
 
     def write(self) -> None:
-        """Write what is known; the image is there already."""
+        """Write the record; the image is there already."""
         fields = {name: getattr(self, name) for name in ("made", "pixels", "seconds", "peak_bytes", "scores")}
         write_whole(_beside(self.path), (json.dumps(fields, indent=1) + "\n").encode())
 
@@ -68,7 +68,7 @@ class Record:
 
 
 def save_image(path: Path, image: torch.Tensor) -> torch.Tensor:
-    """Write (1,3,H,W) in [0,1] as an 8-bit PNG; returns what the file holds."""
+    """Write (1,3,H,W) in [0,1] as an 8-bit PNG; returns the rounded values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     levels = quantise(image) / 255
     write_image(path, DecodedImage(levels))

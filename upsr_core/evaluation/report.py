@@ -33,7 +33,7 @@ class Row:
 
     Attributes:
         means: by column, a mean over the images for each seed.
-        left_out: by column, how many images gave no number.
+        left_out: by column, the number of images without a value.
         seconds: mean time of an image.
         peak_bytes: most memory; None where it is not known.
     """
@@ -77,7 +77,7 @@ def summarise(plan: Plan, results: Sequence[Result]) -> list[Row]:
 
 
 def tables(plan: Plan, rows: Sequence[Row], notes: Sequence[str]) -> str:
-    """The table of each kind of LR images in Markdown, with what was measured and how."""
+    """The table of each kind of LR images in Markdown, with the settings of its metrics."""
     parts = [_headline(plan)]
     for kind in plan.kinds:
         own = [row for row in rows if row.kind == kind]

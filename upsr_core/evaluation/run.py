@@ -1,4 +1,4 @@
-"""The run: LR images, every method on each, every metric on each result. What is there already is not done again."""
+"""The run: LR images, every method on each, every metric on each result. Results that are there already are kept."""
 
 from __future__ import annotations
 
@@ -109,10 +109,10 @@ class Result:
 
 
 def run(plan: Plan) -> list[Result]:
-    """Make and score what is missing.
+    """Make and score the missing results.
 
     Raises:
-        ValueError: an image, a method or a metric fails; what is done stays, and the next run goes on from there.
+        ValueError: an image, a method or a metric fails; finished results stay, and the next run goes on from there.
     """
     inputs = _write_inputs(plan)
     results = list(_results(plan, inputs))
@@ -269,7 +269,7 @@ def _columns(metrics: Sequence[Metric], record: Record) -> dict[str, float]:
 
 
 def degradation(preset: str, scale: int) -> Degradation:
-    """A preset without the share of plain bicubic samples that it mixes in for training."""
+    """A preset without the plain bicubic samples that it mixes in for training."""
     config = DEGRADATION_PRESETS[preset]
     return Degradation(config if config.bicubic_prob == 1 else replace(config, bicubic_prob=0.0), scale)
 
@@ -277,7 +277,7 @@ def degradation(preset: str, scale: int) -> Degradation:
 def _opaque(path: Path) -> torch.Tensor:
     image = read_image(path)
     if image.alpha is not None:
-        raise ValueError(f"{path}: is transparent, which no metric is made for; flatten or remove it")
+        raise ValueError(f"{path}: is transparent, but metrics need opaque images; flatten or remove it")
     return image.rgb
 
 
@@ -291,7 +291,7 @@ def _cut(image: torch.Tensor, unit: int, crop: int | str | None) -> torch.Tensor
 
 
 def _bar(total: int, title: str) -> tqdm[Any]:
-    """A bar on the terminal with the time left; a line a minute elsewhere."""
+    """A bar with the time left on a terminal; elsewhere one line a minute."""
     bar: tqdm[Any] = tqdm(total=total, desc=title, dynamic_ncols=True, smoothing=0.1)
     if not bar.fp.isatty():
         bar.mininterval, bar.miniters = 60, 1

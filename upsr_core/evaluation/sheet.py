@@ -39,7 +39,7 @@ def sheet(rows: Sequence[tuple[str, Mapping[str, torch.Tensor]]], crop: int = CR
     Args:
         rows: for each image its name, and by label the parts to show, each (1,3,h,w) in [0,1]; the same labels in all.
         crop: largest side of a part.
-        zoom: how many pixels show one.
+        zoom: side of a shown pixel in pixels.
     """
     labels = list(rows[0][1])
     font = ImageFont.load_default(size=FONT_SIZE)

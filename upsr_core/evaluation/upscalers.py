@@ -1,4 +1,4 @@
-"""The methods at work: from the LR image to the result, and what each consists of."""
+"""Loading and running the methods, and the identity of each."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Upscaler:
     """A loaded method.
 
     Attributes:
-        upscale: what it does.
-        parameters: how many it has; None where that is not known.
+        upscale: gives the result.
+        parameters: their number; None where it is not known.
     """
 
     upscale: Upscale
@@ -79,7 +79,7 @@ def load_upscaler(method: Method, scale: int, device: torch.device) -> Upscaler:
     """Load a method.
 
     Raises:
-        ValueError: its files are not what they should be, or made for another scale.
+        ValueError: its files are damaged, of another kind or for another scale.
     """
     load = {"bicubic": _bicubic, "g": _pipeline, "upsr": _pipeline, "ncnn": _ncnn, "spandrel": _spandrel}
     others = {"ldm": _ldm, "folder": _folder}

@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 def measured(work: Callable[[], T], device: torch.device) -> tuple[T, float, int | None]:
-    """Do some work.
+    """Time and memory of some work.
 
     Args:
-        work: what to do.
+        work: the work.
         device: where its memory is counted.
 
     Returns:
-        Its result, the seconds, and the most memory in use meanwhile in bytes: the device's, or on a CPU the whole
-        process's, which Linux alone can tell; else None.
+        Its result, the seconds, and the peak of memory in bytes: of the device, or on a CPU of the whole process, which
+        Linux alone reports; else None.
     """
     _reset_peak(device)
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The bytes of an image file to pixels, as stored, and what stands beside them."""
+"""The bytes of an image file to pixels, as stored, and metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EXIF blocks: kept byte for byte, but for what turning and upscaling an image makes wrong."""
+"""EXIF blocks: kept byte for byte, except for values that turning and upscaling an image make wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def upright_block(image: Image.Image) -> bytes | None:
     """The EXIF block of an opened file, beginning ``Exif``, with orientation 1; None where there is none.
 
     Raises:
-        struct.error, and whatever Pillow raises: the EXIF data are damaged.
+        struct.error, and Pillow's exceptions: the EXIF data are damaged.
     """
     data = image.info.get("exif")
     if data:

@@ -22,7 +22,7 @@ from .exif import HEIGHT, WIDTH, set_tags
 from .whole_files import write_whole
 from .xmp import resized_packet
 
-LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # what libjpeg and libwebp take
+LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # limits of libjpeg and libwebp
 
 # By EXIF orientation: how stored pixels (h,w,c) become upright ones.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -153,7 +153,7 @@ def write_image(
     bit_depth: int | None = None,
     background: tuple[float, float, float] | None = None,
 ) -> None:
-    """Write PNG, JPEG, WebP or TIFF, by the suffix of ``path``; what was there is replaced at the very end.
+    """Write PNG, JPEG, WebP or TIFF, by the suffix of ``path``; a file of that name is replaced at the very end.
 
     Args:
         path: file to write, in an existing folder.

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever ends the process that writes them."""
+"""Files that appear whole or not at all, even if the process that writes them is killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS_TO_LOCK = 60
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its place and move it there; what was there is replaced at the very end.
+    """Write a file beside its place and move it there; a file of that name is replaced at the very end.
 
     Raises:
         OSError: it cannot be written; nothing is left behind.
@@ -41,7 +41,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def remove_leftover_files(folder: Path) -> None:
-    """Delete what killed runs have left half-written in a folder; files that a living run writes are left alone."""
+    """Delete the half-written files of killed runs in a folder; files that a living run writes are left alone."""
     for leftover in folder.glob(_PATTERN):
         try:
             with open(leftover, "r+b") as file:
@@ -51,7 +51,7 @@ def remove_leftover_files(folder: Path) -> None:
                     continue
             leftover.unlink()
         except OSError:
-            # Somebody else's, or gone already: no reason to refuse the work.
+            # Another user's, or gone already: the run can go on.
             continue
 
 

@@ -1,4 +1,4 @@
-"""XMP packets: kept byte for byte, but for what turning and upscaling an image makes wrong."""
+"""XMP packets: kept byte for byte, except for values that turning and upscaling an image make wrong."""
 
 from __future__ import annotations
 

@@ -77,8 +77,8 @@ def shift_masks(window_size: int, kind: ShiftMask) -> torch.Tensor:
     """Additive masks (3,N,N) of a shifted window in the last row, the last column, and the corner of both.
 
     After the cyclic shift those windows hold tokens from opposite borders of the image. ``swin`` keeps such tokens
-    apart. ``published`` is what the published denoiser was trained with: windows of the last row are split by token
-    column instead of token row, and the last column is not masked at all.
+    apart. ``published`` are the masks that the published denoiser was trained with: windows of the last row are split
+    by token column instead of token row, and the last column is not masked at all.
     """
     token = torch.arange(window_size**2)
     wrapped_row = token // window_size >= window_size - window_size // 2
@@ -95,7 +95,7 @@ def shift_masks(window_size: int, kind: ShiftMask) -> torch.Tensor:
 class WindowAttention(KeepsDerived):
     """Scaled-dot-product attention inside windows of ``window_size`` x ``window_size`` tokens.
 
-    Takes queries, keys and values ready-made, since the SR network shares them between two attentions. A learned
+    It takes queries, keys and values as they are, since the SR network shares them between two attentions. A learned
     bias depends on the relative position of two tokens. With ``shifted`` the windows are displaced cyclically by half
     a window; only the windows of the last row and column then need a mask, so the others run without one.
 

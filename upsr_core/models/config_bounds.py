@@ -1,4 +1,4 @@
-"""Bounds of a configuration's numbers, checked before they become memory."""
+"""Bounds of a configuration's numbers, checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def check_numbers(config: Any, bounds: Mapping[str, tuple[float, float]]) -> Non
 
 
 def check_lists(config: Any, names: Sequence[str]) -> None:
-    """Refuse single values where there is to be one for each level or group; otherwise as `check_whole_numbers`."""
+    """Refuse a single value where each level or group needs its own; otherwise as `check_whole_numbers`."""
     for name in names:
         if not isinstance(getattr(config, name), (list, tuple)):
             raise ValueError(f"{name} must be a list of whole numbers from 1 on, not {getattr(config, name)!r}")
 
 
 def check_windows(layers: int, window_size: int) -> None:
-    """Refuse windows that take much memory in so many layers.
+    """Refuse windows whose tables would fill the memory.
 
     Raises:
         ValueError: the message says how large they may be.

@@ -1,4 +1,4 @@
-"""Tensors that follow from the weights alone, computed once for a run that does not change them."""
+"""Tensors that depend on the weights alone, computed once for a run that does not change them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import nn
 
 
 class KeepsDerived(nn.Module):
-    """A module with tensors that follow from its weights. `keep_derived` lets it keep them; else it never does."""
+    """A module with tensors that depend on its weights alone; within `keep_derived` it keeps them."""
 
     _kept: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def derived(
         self, name: str, weight: torch.Tensor, dtype: torch.dtype, compute: Callable[[], torch.Tensor]
     ) -> torch.Tensor:
-        """``compute()``, or what it gave before in this run for the same ``weight``, device and ``dtype``."""
+        """``compute()``, or its earlier result in this run for the same ``weight``, device and ``dtype``."""
         kept = self._kept
         if kept is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return compute()
@@ -31,7 +31,7 @@ class KeepsDerived(nn.Module):
 
 @contextmanager
 def keep_derived(*networks: nn.Module) -> Iterator[None]:
-    """Within this, the networks' weights must not change; what follows from them alone is computed once."""
+    """Within this, the networks' weights must not change; tensors that depend on them alone are computed once."""
     modules = [module for network in networks for module in network.modules() if isinstance(module, KeepsDerived)]
     for module in modules:
         module._kept = {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ..models import ATDModel, UPSRUNet
 
-# Our names to published ones: the first rule of a table that matches the whole name rewrites it.
+# Our names to published ones; the first rule that matches the whole name counts.
 _SWIN_RULES = [
     (r"(.*)\.proj_in\.(\w+)", r"\1.patch_embed.proj.\2"),
     (r"(.*)\.proj_out\.(\w+)", r"\1.patch_unembed.proj.\2"),

@@ -1,4 +1,4 @@
-"""Which network a published checkpoint holds, without loading it."""
+"""The network that a published checkpoint holds, found without loading it."""
 
 from __future__ import annotations
 
