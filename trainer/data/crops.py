@@ -1,4 +1,4 @@
-"""Random training crops and a fixed validation set, from any source of images."""
+"""Random training crops and fixed validation crops, from any source of images."""
 
 from __future__ import annotations
 
@@ -68,17 +68,15 @@ def random_crop(photo: Photo, hr_size: int, scale: int, rng: np.random.Generator
         pixels = np.rot90(pixels, turns)
         return pixels[:, ::-1] if flip else pixels
 
-    cropped = _cropped(photo, top, left, (hr_size, hr_size), scale)
+    cropped = _cropped(photo, top, left, hr_size, scale)
     return Photo(turned(cropped.hr), None if cropped.lr is None else turned(cropped.lr))
 
 
-def _cropped(photo: Photo, top: int, left: int, size: tuple[int, int], scale: int) -> Photo:
-    """A part of a photo; place and size are in HR pixels, for a pair multiples of ``scale``."""
+def _cropped(photo: Photo, top: int, left: int, side: int, scale: int) -> Photo:
+    """A square of a photo; place and side are in HR pixels, for a pair multiples of ``scale``."""
 
     def crop(pixels: Pixels, unit: int) -> Pixels:
-        rows, columns = (
-            slice(start // unit, (start + side) // unit) for start, side in zip((top, left), size, strict=True)
-        )
+        rows, columns = (slice(start // unit, (start + side) // unit) for start in (top, left))
         return pixels[rows, columns]
 
     return Photo(crop(photo.hr, 1), None if photo.lr is None else crop(photo.lr, scale))
@@ -113,15 +111,12 @@ class CropDataset(Dataset[dict[str, Any]]):
         shrink: smallest factor that a photo is reduced by before it is cropped, in (0,1].
 
     Raises:
-        ValueError: ``hr_size`` is no multiple of ``scale``.
         ConfigError: from an item, where no image can be read.
     """
 
     def __init__(
         self, source: ImageSource, hr_size: int, scale: int, *, seed: int = 0, cache: bool = False, shrink: float = 1.0
     ) -> None:
-        if hr_size < scale or hr_size % scale:
-            raise ValueError(f"hr_size must be a positive multiple of the scale {scale}, got {hr_size}")
         self.source, self.hr_size, self.scale, self.seed, self.shrink = source, hr_size, scale, seed, shrink
         # In shared memory, where the processes that read count together.
         self._unreadable = torch.zeros(len(source), dtype=torch.bool).share_memory_()
@@ -166,73 +161,36 @@ class CropDataset(Dataset[dict[str, Any]]):
         return _item(crop, int(rng.integers(2**62)))
 
 
-class ValidationDataset(Dataset[dict[str, Any]]):
-    """The same pixels every time: whole photos, or centre crops of them, with sides that `scale` divides.
+def held_out_crops(source: ImageSource, scale: int, crop_size: int, limit: int, seed: int) -> list[dict[str, Any]]:
+    """Centre crops of photos, the same pixels every time.
 
-    An item is ``{"hr": float32 (3,H,W) in [0,1], "seed": int, "name": file name}``, with ``"lr"`` where the source has
-    pairs; its seed is fixed by (seed, position). Unreadable images are left out, the log says so, and ``num_skipped``
-    counts them. All crops are kept in memory as uint8.
+    Unreadable images are left out, and the log says so.
 
     Args:
         source: the photos.
         scale: super-resolution factor.
-        crop_size: side of the centre crop; smaller photos are continued, see `pad_to`. None takes whole photos, whose
-            remainder by ``scale`` is cut off at the right and the bottom.
-        limit: largest number of photos, evenly spread over the source; None takes all.
+        crop_size: side of the crops, a multiple of ``scale``; smaller photos are continued, see `pad_to`.
+        limit: largest number of photos, at least 1; they are evenly spread over the source.
         seed: decides the items' seeds.
 
+    Returns:
+        Items as those of `CropDataset`.
+
     Raises:
-        ValueError: ``crop_size`` is no multiple of ``scale``, or ``limit`` is below 1.
         ConfigError: no photo can be read.
     """
-
-    def __init__(
-        self,
-        source: ImageSource,
-        scale: int,
-        *,
-        crop_size: int | None = None,
-        limit: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        if crop_size is not None and (crop_size < scale or crop_size % scale):
-            raise ValueError(f"crop_size must be a positive multiple of the scale {scale}, got {crop_size}")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be positive, got {limit}")
-        self.scale = scale
-        self.crop_size = crop_size
-        self.seed = seed
-        self.num_skipped = 0
-        self._items: list[tuple[str, Photo]] = []
-        count = min(limit or len(source), len(source))
-        for index in (i * len(source) // count for i in range(count)):
-            try:
-                photo = self._crop(source.read(index))
-            except UNREADABLE as error:
-                self.num_skipped += 1
-                logger.warning("%s: left out, it cannot be read (%s)", source.name(index), one_line(error))
-                continue
-            self._items.append((source.name(index).replace("\\", "/").rpartition("/")[2], photo))
-        if not self._items:
-            raise ConfigError(f"{source.title}: none of the {count} images can be read; the log names them")
-
-    def _crop(self, photo: Photo) -> Photo:
-        if self.crop_size is None:
-            height, width = (side - side % self.scale for side in photo.hr.shape[:2])
-            if not height or not width:
-                raise ValueError(f"smaller than the scale {self.scale}")
-            return _cropped(photo, 0, 0, (height, width), self.scale)
-        photo = pad_to(photo, self.crop_size, self.scale)
-        unit = 1 if photo.lr is None else self.scale
-        top, left = ((side - self.crop_size) // 2 // unit * unit for side in photo.hr.shape[:2])
-        crop = _cropped(photo, top, left, (self.crop_size, self.crop_size), self.scale)
-        # Not a view, which would keep the whole photo in memory.
-        return Photo(crop.hr.copy(), None if crop.lr is None else crop.lr.copy())
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        name, photo = self._items[index]
-        seed = int(np.random.default_rng([self.seed, index]).integers(2**62))
-        return {**_item(photo, seed), "name": name}
+    items: list[dict[str, Any]] = []
+    count = min(limit, len(source))
+    for index in (i * len(source) // count for i in range(count)):
+        try:
+            photo = pad_to(source.read(index), crop_size, scale)
+        except UNREADABLE as error:
+            logger.warning("%s: left out, it cannot be read (%s)", source.name(index), one_line(error))
+            continue
+        unit = 1 if photo.lr is None else scale
+        top, left = ((side - crop_size) // 2 // unit * unit for side in photo.hr.shape[:2])
+        own_seed = int(np.random.default_rng([seed, len(items)]).integers(2**62))
+        items.append(_item(_cropped(photo, top, left, crop_size, scale), own_seed))
+    if not items:
+        raise ConfigError(f"{source.title}: none of the {count} images can be read; the log names them")
+    return items

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from trainer.data.config import DataConfig
-from trainer.data.crops import ValidationDataset
+from trainer.data.crops import held_out_crops
 from trainer.data.sources.base import ImageSource
 from trainer.losses.terms import LPIPSLoss
 from upsr_core.degradation.config import DEGRADATION_PRESETS
@@ -48,8 +48,7 @@ class HeldOutPhotos:
         device: torch.device,
         lpips: LPIPSLoss | None = None,
     ):
-        photos = ValidationDataset(source, scale, crop_size=data.val_size, limit=data.val_images, seed=seed)
-        items = [photos[i] for i in range(len(photos))]
+        items = held_out_crops(source, scale, data.val_size, data.val_images, seed)
         self.scale, self.device = scale, device
         self.lpips = None if lpips is None else lpips.to(device)
         self.seeds = [item["seed"] for item in items]

@@ -16,49 +16,29 @@ class PairPool:
     Args:
         size: number of pairs held, at least one batch.
         seed: of the pool's own generator.
-
-    Raises:
-        ValueError: ``size`` is below 1.
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:
-        if size < 1:
-            raise ValueError(f"pool size must be positive, got {size}")
         self.size = size
         self._generator = torch.Generator().manual_seed(seed)
         self._hr: torch.Tensor | None = None
         self._lr: torch.Tensor | None = None
         self._filled = 0
 
-    def __len__(self) -> int:
-        return self._filled
-
     def exchange(self, hr: torch.Tensor, lr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Put a batch in and take as many pairs out.
 
         Args:
-            hr: (B,3,H,W).
+            hr: (B,3,H,W), no more pairs than the pool holds.
             lr: (B,3,h,w).
 
         Returns:
             hr and lr of the same shapes.
-
-        Raises:
-            ValueError: a batch larger than the pool, or pairs of another size than before.
         """
         count = hr.shape[0]
-        if lr.shape[0] != count:
-            raise ValueError(f"hr and lr must pair up, got {count} and {lr.shape[0]} samples")
-        if count > self.size:
-            raise ValueError(f"the batch of {count} pairs is larger than the pool of {self.size}")
         if self._hr is None or self._lr is None:
             self._hr = hr.new_empty((self.size, *hr.shape[1:]))
             self._lr = lr.new_empty((self.size, *lr.shape[1:]))
-        if hr.shape[1:] != self._hr.shape[1:] or lr.shape[1:] != self._lr.shape[1:]:
-            raise ValueError(
-                f"the pool holds pairs of {tuple(self._hr.shape[1:])} and {tuple(self._lr.shape[1:])}, "
-                f"got {tuple(hr.shape[1:])} and {tuple(lr.shape[1:])}"
-            )
         if self._filled < self.size:
             room = min(count, self.size - self._filled)
             self._hr[self._filled : self._filled + room] = hr[:room]
