@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.comfyui.in_process import ROOT, HostedPack, photo
 from upsr_core import UPSRPipeline, load_pipeline
-from upsr_core.resampling import resize
+from upsr_core.resampling import lanczos_resize
 from upsr_core.uncertainty import heat_map, noise_weight
 from upsr_core.upscaling import fill_transparent, upscale_alpha
 
@@ -264,7 +264,7 @@ def test_output_scale(pack: HostedPack, model: Any) -> None:
     for scale, size in ((2.0, (34, 44)), (0.1, (2, 2)), (3.3, (56, 73)), (6.0, (102, 132))):
         out = pack.sample(model, image, steps=1, output_scale=scale)
         assert out.shape == (1, *size, 4)
-        assert torch.equal(out, resize(whole.movedim(-1, 1), *size).movedim(1, -1))
+        assert torch.equal(out, lanczos_resize(whole.movedim(-1, 1), *size).movedim(1, -1))
     with pytest.raises(ValueError, match="output_scale 20 must be above 0 and at most 16"):
         pack.sample(model, image, output_scale=20.0)
 

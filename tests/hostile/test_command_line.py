@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.hostile.refusals import Row, contents, files_of_at_most, little_memor
 from upsr_core.cli.main import main
 
 HUGE = "9" * 40
+TEMPORARY = Path(tempfile.gettempdir()).resolve()
 # For each option what is wrong with these: NaN, infinity, negative, nothing, fraction, text.
 NUMBERS = {
     "--seed": ("nan", "inf", "-1", "", "0.5", "x", HUGE),
@@ -249,7 +251,8 @@ def test_no_permission(
         folder.chmod(0o777)
     PHOTO(tmp_path / "in")
     # Pytest's folders are for their owner alone.
-    for path in (tmp_path, *tmp_path.parents[:2], tiny_folder.parent, tiny_folder, *tiny_folder.rglob("*")):
+    above = [path for folder in (tmp_path, tiny_folder) for path in folder.parents if TEMPORARY in path.parents]
+    for path in (tmp_path, *above, tiny_folder, *tiny_folder.rglob("*")):
         path.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     forbid(tmp_path)

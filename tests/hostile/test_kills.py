@@ -77,25 +77,33 @@ def test_what_a_killed_run_left_half_written_is_removed_and_a_living_ones_is_not
 ) -> None:
     """Stopped at a moment when its temporary file is there."""
     out = tmp_path / "out"
+    one = ["upscale", str(images / "00000.png"), "-o", f"{out}/", "--steps", "1", *model]
     with start(upscale_command(images, out, model)) as process:
-        while process.poll() is None and not files_in(out):
-            time.sleep(0.002)
-        while not list(out.glob(".upsr-*.tmp")):
-            assert process.poll() is None, "it ended before it could be stopped"
-            process.send_signal(signal.SIGSTOP)
-            if not list(out.glob(".upsr-*.tmp")):
-                process.send_signal(signal.SIGCONT)
-                time.sleep(0.0005)
-        process.send_signal(signal.SIGSTOP)
-        (left,) = out.glob(".upsr-*.tmp")
-        one = ["upscale", str(images / "00000.png"), "-o", f"{out}/", "--steps", "1", *model]
-        assert main(one) == 0
-        assert left.exists(), "a living run's"
-        process.kill()
+        try:
+            while process.poll() is None and not files_in(out):
+                time.sleep(0.002)
+            (left,) = stopped_while_writing(process, out)
+            assert main(one) == 0
+            assert left.exists(), "a living run's"
+        finally:
+            process.kill()
     assert main([*one, "--skip-existing"]) == 0
     # One that was killed before it was locked is kept for a minute, as a living run's may be.
     assert [path.stat().st_size for path in temporary_files(out)] in ([], [0])
     assert all(reference[name] == data for name, data in files_in(out).items())
+
+
+def stopped_while_writing(process: subprocess.Popen[str], out: Path) -> list[Path]:
+    """Stop a run at a moment when its temporary file is there."""
+    while True:
+        assert process.poll() is None, "it ended before it could be stopped"
+        process.send_signal(signal.SIGSTOP)
+        while psutil.Process(process.pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+            time.sleep(0)
+        if found := list(out.glob(".upsr-*.tmp")):
+            return found
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.0005)
 
 
 @pytest.mark.parametrize("victim", [0, 1] if KILLS > 1 else [1])

@@ -87,7 +87,7 @@ def test_changes_to_a_preset_keep_the_rest_of_it(minimal: Path) -> None:
         ("scheduler.kapa=2", r"did you mean scheduler\.kappa\?$"),
         ("optimizer.lr=1", r"^optimizer: no such key"),
         ("data.degradation.first.blur.sigmas=[1,2]", r"did you mean data\.degradation\.first\.blur\.sigma\?$"),
-        ("data.degradation.bicubic_prob=2", r"^data\.degradation: .*bicubic_prob must lie in \[0, 1\]"),
+        ("data.degradation.bicubic_prob=2", r"^data\.degradation: .*bicubic_prob must lie in \[0,1\]"),
         (
             "data.preset=milt",
             r"^data\.preset: must be one of upsr, real-esrgan, resshift, mild, bicubic, not 'milt'$",

@@ -6,13 +6,14 @@ renamed to ``NAME.old``. A list of its files tells later whether it is still as 
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
+
+from upsr_core.images.whole_files import file_sha256
 
 PARTIAL, OLD = ".partial", ".old"
 # As `sha256sum --check` reads it.
@@ -45,7 +46,7 @@ def writing(folder: Path) -> Iterator[Path]:
 
 def list_files(folder: Path) -> None:
     """Note the folder's files in `FILE_LIST`."""
-    lines = [f"{_digest(folder / name)}  {name}\n" for name in _names(folder)]
+    lines = [f"{file_sha256(folder / name)}  {name}\n" for name in _names(folder)]
     (folder / FILE_LIST).write_text("".join(lines), encoding="utf-8")
 
 
@@ -63,7 +64,7 @@ def damage(folder: Path) -> str | None:
             return f"{name} is not in its {FILE_LIST}"
     for name, digest in digests.items():
         try:
-            if _digest(folder / name) != digest:
+            if file_sha256(folder / name) != digest:
                 return f"{name} is not as it was written"
         except OSError as error:
             return f"{name}: {error.strerror}"
@@ -73,14 +74,6 @@ def damage(folder: Path) -> str | None:
 def _names(folder: Path) -> list[str]:
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in files if name != FILE_LIST)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def partial_folder(folder: Path) -> Path:

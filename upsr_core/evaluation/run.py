@@ -15,13 +15,14 @@ from tqdm import tqdm
 from ..degradation.config import DEGRADATION_PRESETS
 from ..degradation.degrading import Degradation
 from ..images.files import read_image
+from ..images.whole_files import file_sha256
 from ..memory import is_out_of_memory
 from ..messages import one_line
 from .columns import Metric, Scorer
 from .datasets import LR_ONLY, PAIRED, Sample
 from .methods import Method
 from .records import Record, pixel_hash, save_image
-from .upscalers import Identity, file_hash, finished_image, identify, load_upscaler
+from .upscalers import Identity, finished_image, identify, load_upscaler
 from .usage import measured
 
 
@@ -194,7 +195,7 @@ def _made(method: Method, identity: Identity, lr_hash: str, kind: str, seed: int
     if method.is_random:
         made["seed"] = seed
     if method.kind == "folder":
-        made["file"] = file_hash(finished_image(method, sample.name, kind, seed))
+        made["file"] = file_sha256(finished_image(method, sample.name, kind, seed))
     return made
 
 

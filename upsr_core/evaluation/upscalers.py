@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 
 from ..choices import DEFAULT_TILE_OVERLAP
 from ..images.files import read_image
+from ..images.whole_files import file_sha256
 from ..loading import BUNDLED_MODEL, load_pipeline
 from ..messages import one_line
 from ..pipeline_upsr import UPSRPipeline
@@ -123,17 +123,8 @@ def _hashes(files: list[Path], root: Path) -> dict[str, str]:
         raise ValueError(f"{root}: holds no weights")
     hashes = {}
     for path in files:
-        hashes[path.relative_to(root).as_posix()] = file_hash(path)
+        hashes[path.relative_to(root).as_posix()] = file_sha256(path)
     return hashes
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _versions(*packages: str) -> dict[str, str]:
