@@ -53,9 +53,13 @@ def test_memory_of_a_run_in_a_process_of_its_own(model_folder: Path) -> None:
     assert rows[2][5] == rows[2][-1] == "1.00"
 
 
-def test_failing_process_says_why(model_folder: Path) -> None:
-    with pytest.raises(RuntimeError, match="tile_size must be a multiple of 16"):
-        memory.measure_apart(str(model_folder), 64, 40, 1)
+def test_failing_process_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'ValueError: no such tile' >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(RuntimeError, match=r"benchmarks\.memory --child 64 --tile 40 failed:\nValueError: no such tile"):
+        memory.measure_apart(None, 64, 40, None)
 
 
 def test_border_gradient_sees_steps_at_tiles_alone() -> None:

@@ -56,7 +56,8 @@ def test_it_restores_a_photo_it_has_not_seen(pipe: UPSRPipeline, lr: torch.Tenso
 
 
 def test_tiles_do_not_show(pipe: UPSRPipeline, lr: torch.Tensor) -> None:
-    tiled, whole = (upscale(pipe, lr, tile_size=size) for size in (64, 0))
+    part = lr[..., :80]
+    tiled, whole = (upscale(pipe, part, tile_size=size) for size in (64, 0))
     assert (tiled - whole).abs().mean() < 1 / 255
     borders = [border_gradient(image, 64, 16, 4) for image in (tiled, whole)]
     assert borders[0] == pytest.approx(borders[1], rel=0.05)

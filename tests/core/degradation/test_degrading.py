@@ -286,8 +286,8 @@ def test_bad_input_is_refused() -> None:
 def test_smallest_hr_size_is_enough() -> None:
     for preset in DEGRADATION_PRESETS.values():
         degradation = Degradation(preset)
-        hr = torch.full((60, 3, degradation.min_hr_size, degradation.min_hr_size), 0.5)
-        assert degradation(hr, range(60)).shape[-1] == degradation.min_hr_size // 4
+        hr = torch.full((30, 3, degradation.min_hr_size, degradation.min_hr_size), 0.5)
+        assert degradation(hr, range(30)).shape[-1] == degradation.min_hr_size // 4
 
 
 @pytest.mark.parametrize(
@@ -313,11 +313,10 @@ def test_a_mix_draws_its_parts_by_their_shares() -> None:
     alone = {name: Degradation(DEGRADATION_PRESETS[name]) for name in parts}
     mix = Degradation({DEGRADATION_PRESETS["bicubic"]: 3.0, DEGRADATION_PRESETS["upsr"]: 1.0})
     counts = dict.fromkeys(parts, 0)
-    for seed in range(200):
+    for seed in range(100):
         lr = mix(hr, [seed])
-        (drawn,) = (name for name in parts if torch.equal(lr, alone[name](hr, [seed])))
-        counts[drawn] += 1
-    assert 130 <= counts["bicubic"] <= 170
+        counts[next(name for name in parts if torch.equal(lr, alone[name](hr, [seed])))] += 1
+    assert 60 <= counts["bicubic"] <= 90
     assert mix.min_hr_size == alone["upsr"].min_hr_size
 
 
