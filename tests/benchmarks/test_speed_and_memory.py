@@ -58,7 +58,7 @@ def test_failing_process_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     python.write_text("#!/bin/sh\necho 'ValueError: no such tile' >&2\nexit 1\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    with pytest.raises(RuntimeError, match=r"benchmarks\.memory --child 64 --tile 40 failed:\nValueError: no such tile"):
+    with pytest.raises(RuntimeError, match=r"--child 64 --tile 40 failed:\nValueError: no such tile"):
         memory.measure_apart(None, 64, 40, None)
 
 
