@@ -24,6 +24,7 @@ import torch
 
 from benchmarks.accelerator_parts import PARTS, Row, Setting
 from benchmarks.common import machine, markdown_table
+from upsr_core.messages import one_line
 
 LIMIT_SECONDS = 570
 LIMIT_PER_PART = 150
@@ -81,7 +82,7 @@ def child(part: str, setting: Setting) -> int:
                 print(json.dumps(asdict(row)), flush=True)
     except Exception as error:  # what fails is part of the result
         traceback.print_exc()
-        print(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        print(f"{type(error).__name__}: {one_line(error, 300)}", file=sys.stderr)
         return 1
     return 0
 

@@ -28,6 +28,7 @@ from trainer.output.model_card import model_card
 from trainer.output.tracking import make_trackers, start_trackers
 from trainer.preparation import prepare
 from trainer.typed_yaml import ConfigError, to_plain
+from upsr_core.messages import one_line
 
 logger = logging.getLogger("trainer")
 # How long processes wait for each other, and so for the first one's validation.
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(
             "train.py: error: another process has ended, and so this one does; see what it has said, then go on with "
-            f"--resume latest ({' '.join(str(error).split())[:200]})",
+            f"--resume latest ({one_line(error, 200)})",
             file=sys.stderr,
         )
         return 1

@@ -15,6 +15,8 @@ import yaml
 from pydantic import ConfigDict, GetPydanticSchema, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from upsr_core.messages import one_line
+
 T = TypeVar("T")
 LARGEST_CONFIGURATION = 10_000
 # Values keep the type that they are written in: true is no number, and 1 is not true.
@@ -107,7 +109,7 @@ def _load_mapping(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: not YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold keys and values, but holds {type(content).__name__}")
     return content

@@ -28,7 +28,7 @@ class NotWrittenError(RuntimeError):
 
 @contextmanager
 def writing(folder: Path) -> Iterator[Path]:
-    """Around whatever fills ``NAME.partial``, which it gives; removed where it cannot be filled.
+    """A context in which ``NAME.partial``, its value, is filled; the folder is removed if that fails.
 
     Raises:
         NotWrittenError: the folder cannot be written; what was there before is as it was.

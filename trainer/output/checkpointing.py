@@ -25,6 +25,7 @@ from trainer.output.atomic_folders import (
     writing,
 )
 from trainer.typed_yaml import ConfigError
+from upsr_core.messages import one_line
 
 STATE_FILE = "trainer_state.json"
 DAMAGED = ".damaged"
@@ -165,7 +166,7 @@ def load_checkpoint(
     try:
         accelerator.load_state(str(checkpoint))
     except (OSError, RuntimeError, ValueError, LookupError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise ConfigError(f"{checkpoint}: cannot be loaded ({reason}); resume from an older checkpoint") from error
     if pool is not None:
         file = checkpoint / _pool_file(accelerator)

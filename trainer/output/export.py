@@ -11,6 +11,7 @@ import torch
 from trainer.output.atomic_folders import partial_folder, replace_folder, writing
 from trainer.typed_yaml import ConfigError
 from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
+from upsr_core.messages import one_line
 
 Network = TypeVar("Network", ATDModel, UPSRUNet)
 
@@ -52,7 +53,6 @@ def load_sr_net(folder: Path) -> ATDModel:
     if not (source / "config.json").is_file():
         raise ConfigError(f"{folder}: holds no sr_net; train stage sr_net first or set sr_net_from to its folder")
     try:
-        sr_net = ATDModel.from_pretrained(source)
+        return ATDModel.from_pretrained(source)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ConfigError(f"{source}: cannot be loaded: {' '.join(str(error).split())}") from error
-    return sr_net
+        raise ConfigError(f"{source}: cannot be loaded: {one_line(error)}") from error
