@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from PIL import Image
 
 from upsr_core.degradation.degrading import round_to_8_bits
 
 
 def photo(seed: int, height: int = 96, width: int | None = None) -> torch.Tensor:
-    """(3, H, W) with a photo's 1/f spectrum, correlated channels and hard edges; whole 8-bit levels."""
+    """(3,H,W) with a photo's 1/f spectrum, correlated channels and hard edges; whole 8-bit levels."""
     width = width or height
     rng = np.random.default_rng(seed)
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
@@ -29,3 +32,12 @@ def photos(count: int, size: int = 96) -> torch.Tensor:
 
 def to_uint8(image: torch.Tensor) -> np.ndarray:
     return torch.round(image * 255).byte().permute(1, 2, 0).numpy()
+
+
+def write_smooth_photos(folder: Path) -> Path:
+    """Two images of 130x98, ``a.png`` and ``b.png``, without an edge."""
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        image = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        image.resize((130, 98), Image.Resampling.BICUBIC).save(folder / name)
+    return folder

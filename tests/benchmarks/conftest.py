@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from tests.images import write_smooth_photos
 from tests.tiny import build_tiny
 
 
@@ -21,9 +20,4 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for name in ("a.png", "b.png"):
-        image = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-        image.resize((130, 98), Image.Resampling.BICUBIC).save(folder / name)
-    return folder
+    return write_smooth_photos(tmp_path_factory.mktemp("photos"))

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.images import write_smooth_photos
 from upsr_core.cli.evaluate import PRESETS
 from upsr_core.cli.main import main
 from upsr_core.degradation.config import DEGRADATION_PRESETS
@@ -30,12 +31,7 @@ NCNN_BICUBIC = "7767517\n2 2\nInput in0 0 1 pixels\nInterp up 1 1 pixels large 0
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for name in ("a.png", "b.png"):
-        image = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-        image.resize((130, 98), Image.Resampling.BICUBIC).save(folder / name)
-    return folder
+    return write_smooth_photos(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture(autouse=True)
