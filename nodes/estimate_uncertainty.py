@@ -1,4 +1,4 @@
-"""EstimateUncertainty: where the SR network is unsure, and what that makes of the noise."""
+"""EstimateUncertainty: the SR network's uncertainty, and the noise weight that follows from it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class EstimateUncertainty(io.ComfyNode):
                 SharedSRType.Output(
                     "sr",
                     display_name="sr",
-                    tooltip="For UPSR Sample's input of that name: what was computed here is not computed there again.",
+                    tooltip="For UPSR Sample's input of that name, so that it is not computed there again.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],

@@ -35,7 +35,7 @@ class UPSRModel:
     """Value of a UPSR_MODEL wire.
 
     Attributes:
-        pipe: on whatever device ComfyUI has put it.
+        pipe: on the device that ComfyUI has put it on.
         patchers: ComfyUI's handles for moving its networks.
     """
 

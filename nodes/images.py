@@ -26,8 +26,8 @@ def frame_of(image: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tenso
         index: which of the batch.
 
     Returns:
-        RGB (1,3,H,W) and alpha (1,1,H,W), None without a fourth channel; float32 in [0,1]. What exceeds the range, as
-        other nodes' filters may, is clipped and said.
+        RGB (1,3,H,W) and alpha (1,1,H,W), None without a fourth channel; float32 in [0,1]. Values outside of the range,
+        as other nodes' filters may give, are clipped with a notice.
 
     Raises:
         ValueError: NaN or infinity.

@@ -30,15 +30,15 @@ class LoadUPSR(io.ComfyNode):
                     options=models,
                     default=models[0],
                     display_name="model",
-                    tooltip="The bundled model, and what is in models/upsr: folders written by save_pretrained or the "
+                    tooltip="The bundled model, and those in models/upsr: folders written by save_pretrained or the "
                     "trainer, and pairs of published checkpoints (.pth or .safetensors), converted as they load.",
                 ),
                 io.Combo.Input(
                     "dtype",
                     options=list(NETWORK_DTYPES),
                     default="auto",
-                    tooltip="What the networks compute in. auto: ComfyUI's choice for this device. A tile that half "
-                    "precision turns to NaN is computed again in fp32.",
+                    tooltip="Type that the networks compute in. auto: ComfyUI's choice for this device. A tile that "
+                    "half precision turns to NaN is computed again in fp32.",
                 ),
                 io.String.Input(
                     "repo_id",

@@ -1,4 +1,4 @@
-"""Which models there are: the bundled ones, and what lies under ComfyUI's ``models/upsr``."""
+"""The models that can be loaded: the bundled ones, and those under ComfyUI's ``models/upsr``."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ class UPSRSample(io.ComfyNode):
                     default=5,
                     min=0,
                     max=1000,
-                    tooltip="Fewer are faster, 1 is a single call of the denoiser; at most what the model was trained "
-                    "with, which is what 0 takes (5 for the bundled model).",
+                    tooltip="Fewer are faster, 1 is a single call of the denoiser; at most the number the model was "
+                    "trained with, which 0 takes (5 for the bundled model).",
                 ),
                 io.Float.Input(
                     "stochasticity",
@@ -73,7 +73,7 @@ class UPSRSample(io.ComfyNode):
                     default=0,
                     min=0,
                     max=4096,
-                    # What the bundled and the published models both accept.
+                    # A step that the bundled and the published models both accept.
                     step=64,
                     tooltip="Side of the tiles in pixels of the input. 0: the whole image if the memory allows it, "
                     "else the largest tiles it does.",
@@ -111,7 +111,7 @@ class UPSRSample(io.ComfyNode):
                     # Not in workflows of earlier versions.
                     optional=True,
                     tooltip="Tiles that the denoiser takes at once: more are faster where the memory allows it. 0: as "
-                    "many as do.",
+                    "many as the memory allows.",
                 ),
                 io.Mask.Input(
                     "noise_weight",
@@ -122,8 +122,8 @@ class UPSRSample(io.ComfyNode):
                 SharedSRType.Input(
                     "sr",
                     optional=True,
-                    tooltip="From Estimate Uncertainty, for the same model and image: what it has computed is not "
-                    "computed again. The result is the same.",
+                    tooltip="From Estimate Uncertainty, for the same model and image, so that it is not computed "
+                    "again. The result is the same.",
                 ),
             ],
             outputs=[io.Image.Output("upscaled", display_name="image", tooltip="The upscaled image or batch.")],
@@ -132,7 +132,7 @@ class UPSRSample(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, color_fix: str | None) -> bool | str:
-        """Refuse what older servers let pass as a combo's value; None is a value that is not known yet."""
+        """Refuse values that older servers let pass in a combo; None is a value that is not known yet."""
         from upsr_core.choices import COLOR_FIXES
 
         if color_fix in (None, *COLOR_FIXES):
@@ -211,10 +211,10 @@ class UPSRSample(io.ComfyNode):
 
 
 def _check_settings(pipe: UPSRPipeline, steps: int, tile_size: int) -> None:
-    """Refuse what this model cannot do; the widgets' limits are those of all models.
+    """Refuse values that this model cannot take; the widgets' limits are those of all models.
 
     Raises:
-        ValueError: the message names the widget and what to set.
+        ValueError: the message names the widget and a value to set.
     """
     most, unit = pipe.scheduler.config.num_train_timesteps, pipe.tile_multiple
     if steps > most:
@@ -222,5 +222,5 @@ def _check_settings(pipe: UPSRPipeline, steps: int, tile_size: int) -> None:
     if tile_size % unit:
         raise ValueError(
             f"tile_size {tile_size} must be a multiple of {unit} for this model; set {-(-tile_size // unit) * unit}, "
-            "or 0 for what the memory allows"
+            "or 0 for tiles as large as the memory allows"
         )
