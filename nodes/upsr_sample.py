@@ -113,6 +113,17 @@ class UPSRSample(io.ComfyNode):
                     tooltip="Tiles that the denoiser takes at once: more are faster where the memory allows it. 0: as "
                     "many as the memory allows.",
                 ),
+                io.Float.Input(
+                    "flat_threshold",
+                    default=-1.0,
+                    min=-1.0,
+                    max=1.0,
+                    step=0.005,
+                    round=0.0001,
+                    optional=True,
+                    tooltip="Contrast below which a region counts as flat: there the SR network's image is kept, free "
+                    "of grain. 0: nowhere; below 0: as the model was made for (0.02 for the bundled model).",
+                ),
                 io.Mask.Input(
                     "noise_weight",
                     optional=True,
@@ -153,6 +164,7 @@ class UPSRSample(io.ComfyNode):
         output_scale: float,
         color_fix: str,
         tile_batch_size: int = 0,
+        flat_threshold: float = -1.0,
         noise_weight: torch.Tensor | None = None,
         sr: SharedSR | None = None,
     ) -> io.NodeOutput:
@@ -196,6 +208,7 @@ class UPSRSample(io.ComfyNode):
                     num_inference_steps=steps or None,
                     stochasticity=stochasticity,
                     noise_strength=noise_strength,
+                    flat_threshold=None if flat_threshold < 0 else flat_threshold,
                     noise_weight=weight,
                     sr=None if sr is None else sr.frames[index],
                     tile_size=tile_size or None,

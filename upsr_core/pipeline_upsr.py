@@ -24,7 +24,7 @@ from .models.kept import keep_derived
 from .resampling import pad_to_multiple, upsample
 from .scheduling_unw import UNWScheduler
 from .tiling import CallCounter, Chunk, Tiling, run_on_tiles
-from .uncertainty import uncertainty
+from .uncertainty import detail_share, uncertainty
 
 logger = logging.get_logger(__name__)
 
@@ -88,6 +88,7 @@ class UPSRPipeline(DiffusionPipeline):
         noise_strength: float = 1.0,
         noise_mask: torch.Tensor | np.ndarray | None = None,
         noise_weight: torch.Tensor | np.ndarray | None = None,
+        flat_threshold: float | None = None,
         sr: torch.Tensor | None = None,
         tile_size: int | None = None,
         tile_overlap: int = DEFAULT_TILE_OVERLAP,
@@ -114,6 +115,8 @@ class UPSRPipeline(DiffusionPipeline):
             noise_mask: factor on w for every pixel, >= 0, at output size: (s*h,s*w), (B,s*h,s*w) or (B,1|3,s*h,s*w).
             noise_weight: w itself, >= 0, instead of the scheduler's function of the uncertainty; shaped as
                 ``noise_mask``.
+            flat_threshold: local contrast in [0,1] units, 0 to 1, below which the SR network's image is kept and no
+                detail is sampled, see `uncertainty.detail_share`; 0 never, None as the model's scheduler says.
             sr: what `super_resolve` returned for this image, so that g is not run again; (B,3,s*h',s*w') in [-1,1].
             tile_size: largest side in LR pixels of the tiles the denoiser runs on; they are no larger than their number
                 needs. None picks the whole image if it fits into the free memory, else the largest tile that does; 0
@@ -141,8 +144,8 @@ class UPSRPipeline(DiffusionPipeline):
         batch, _, height, width = lr.shape
         size = batch, scale * height, scale * width
         self.check_inputs(
-            size, stochasticity, generator, noise, noise_strength, sr, tile_size, tile_overlap, tile_batch_size,
-            color_fix, output_type, callback_on_step_end_tensor_inputs,
+            size, stochasticity, generator, noise, noise_strength, flat_threshold, sr, tile_size, tile_overlap,
+            tile_batch_size, color_fix, output_type, callback_on_step_end_tensor_inputs,
             {"callback_on_step_end": callback_on_step_end, "callback_on_tile_end": callback_on_tile_end},
         )  # fmt: skip
         if noise_weight is not None:
@@ -156,6 +159,8 @@ class UPSRPipeline(DiffusionPipeline):
         lr = pad_to_multiple(lr, self.unet.config.pad_multiple)
         tiling = self._tiling(lr, tile_size, tile_overlap, tile_batch_size)
         self.scheduler.set_timesteps(num_inference_steps)
+        if flat_threshold is None:
+            flat_threshold = self.scheduler.config.flat_threshold
 
         steps = len(self.scheduler.timesteps)
         with keep_derived(self.unet, self.sr_net), self.progress_bar(total=0) as bar:
@@ -170,6 +175,7 @@ class UPSRPipeline(DiffusionPipeline):
             weight = noise_strength * (self.scheduler.noise_weight(psi) if noise_weight is None else noise_weight)
             if noise_mask is not None:
                 weight = weight * noise_mask
+            share = detail_share(sr, flat_threshold) if flat_threshold else None
             psi = psi[..., : scale * height, : scale * width].clone()
 
             # 3. The noisiest state: noise is drawn once for the whole image
@@ -183,6 +189,8 @@ class UPSRPipeline(DiffusionPipeline):
                 estimate = torch.zeros_like(latents)
                 denoise = partial(self._denoise, latents, t, sr, upsampled)
                 tiling = run_on_tiles(denoise, estimate, tiling, progress, scale=scale, passes_left=steps - step)
+                if share is not None:
+                    estimate = torch.lerp(sr, estimate, share)
                 latents, estimate = self.scheduler.step(
                     estimate, t, latents, upsampled, weight, stochasticity, generator, return_dict=False
                 )
@@ -341,6 +349,7 @@ class UPSRPipeline(DiffusionPipeline):
         generator: torch.Generator | Sequence[torch.Generator] | None,
         noise: torch.Tensor | None,
         noise_strength: float,
+        flat_threshold: float | None,
         sr: torch.Tensor | None,
         tile_size: int | None,
         tile_overlap: int,
@@ -360,6 +369,8 @@ class UPSRPipeline(DiffusionPipeline):
             ValueError: the message names the argument.
         """
         shares = {"stochasticity": (stochasticity, 1.0), "noise_strength": (noise_strength, LARGEST_NOISE)}
+        if flat_threshold is not None:
+            shares["flat_threshold"] = flat_threshold, 1.0
         for name, (value, high) in shares.items():
             if not isinstance(value, (int, float, np.number)) or not 0 <= value <= high:
                 raise ValueError(f"{name} must be a number from 0 to {high:g}, not {value!r}")

@@ -58,6 +58,8 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
             right for isotropic noise.
         psi_max: uncertainty from which on the noise is full (Eq. 6), in [0,1] units.
         weight_min: noise weight where there is no uncertainty, in [0,1]; 1 switches the weighting off.
+        flat_threshold: local contrast of G up to which a pixel's estimate is G's in part, see `detail_share`; 0, the
+            paper's, takes the denoiser's everywhere.
 
     Raises:
         ValueError: for a value out of its range.
@@ -76,6 +78,7 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         input_variance: float = 0.3,
         psi_max: float = 0.1,
         weight_min: float = 0.4,
+        flat_threshold: float = 0.0,
     ):
         if type(num_train_timesteps) is not int or not 2 <= num_train_timesteps <= MAX_TRAIN_TIMESTEPS:
             raise ValueError(
@@ -83,7 +86,8 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
                 f"{num_train_timesteps!r}; set_timesteps(1) is the one-step mode"
             )
         positive = {"kappa": kappa, "min_noise_level": min_noise_level, "power": power, "psi_max": psi_max}
-        for name, value in {**positive, "etas_end": etas_end, "input_variance": input_variance}.items():
+        others = {"etas_end": etas_end, "input_variance": input_variance, "flat_threshold": flat_threshold}
+        for name, value in {**positive, **others}.items():
             if not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise ValueError(f"{name} must be a number, got {value!r}")
         for name, value in positive.items():
@@ -91,8 +95,9 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
                 raise ValueError(f"{name} must be above 0, got {value}")
         if not 0 <= weight_min <= 1:
             raise ValueError(f"weight_min must be in [0,1], got {weight_min}")
-        if not input_variance >= 0:
-            raise ValueError(f"input_variance must not be negative, got {input_variance}")
+        for name in ("input_variance", "flat_threshold"):
+            if others[name] < 0:
+                raise ValueError(f"{name} must not be negative, got {others[name]}")
         start = min(min_noise_level / kappa, min_noise_level, math.sqrt(0.001))
         if not start < etas_end <= 1:
             raise ValueError(f"etas_end must be above step 0's {start:.4g} and at most 1, got {etas_end}")

@@ -1,10 +1,13 @@
-"""Uncertainty of the SR network, the noise weight that follows from it, and its heat map (UPSR, Sec. 3.2, 3.3)."""
+"""Uncertainty of the SR network, what follows from it and its image, and a heat map (UPSR, Sec. 3.2, 3.3)."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
+
+from .pixels import LUMA
 
 HEAT_MAP_LEVELS = 256
 # The two ends of the heat map in OKLab (L, a, b): dark blue and light yellow, both inside sRGB.
@@ -36,6 +39,33 @@ def noise_weight(psi: torch.Tensor, psi_max: float = 0.1, weight_min: float = 0.
         weight_min: weight where there is no uncertainty, in [0,1]; 1 is isotropic noise.
     """
     return weight_min + (1 - weight_min) * (psi.clamp(0, psi_max) / psi_max)
+
+
+def detail_share(sr: torch.Tensor, flat_threshold: float) -> torch.Tensor:
+    """How much of the sampled detail each pixel keeps: 0 in flat regions, 1 where there is structure.
+
+    Not in the paper. Its premise is that flat regions are nearly right already; sampling there can only leave grain.
+    Flat is where G, which has less noise than the input, has little local contrast: the deviation of its luma from
+    a Gaussian mean (sigma 2), root mean square under a Gaussian window (sigma 3).
+
+    Args:
+        sr: the SR network's output G in [-1,1], (B,3,H,W).
+        flat_threshold: contrast from which on all detail is kept, > 0, in units of the [0,1] range.
+
+    Returns:
+        (B,1,H,W) in [0,1], linear in the contrast.
+    """
+    luma = (sr * sr.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True) / 2
+    contrast = _gaussian_mean((luma - _gaussian_mean(luma, 2)) ** 2, 3).sqrt()
+    return (contrast / flat_threshold).clamp(max=1)
+
+
+def _gaussian_mean(image: torch.Tensor, sigma: int) -> torch.Tensor:
+    """(B,1,H,W) under a Gaussian window of 3 sigma to each side, edges repeated."""
+    reach = torch.arange(-3 * sigma, 3 * sigma + 1, device=image.device, dtype=image.dtype)
+    kernel = torch.softmax(-(reach**2) / (2 * sigma**2), 0)[None, None, None]
+    padded = F.pad(image, (3 * sigma,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel), kernel.transpose(2, 3))
 
 
 def heat_map(psi: torch.Tensor, psi_max: float = 0.1) -> torch.Tensor:

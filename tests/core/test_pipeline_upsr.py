@@ -14,6 +14,7 @@ from PIL import Image
 from tests.core.conftest import Golden, smooth_image
 from tests.tiny import build_tiny
 from upsr_core import UPSRPipeline, load_pipeline
+from upsr_core.uncertainty import detail_share
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -136,6 +137,32 @@ def test_no_noise_strength_is_no_noise(tiny_pipe: UPSRPipeline) -> None:
     assert (noisy - first).abs().mean() > 1e-3
 
 
+def test_flat_regions_keep_g(tiny_pipe: UPSRPipeline) -> None:
+    lr = smooth_image(16, 16)
+    sr = tiny_pipe.super_resolve(lr)
+
+    def run(flat_threshold: float | None) -> torch.Tensor:
+        return tiny_pipe(lr, generator=seeded(0), sr=sr, flat_threshold=flat_threshold, output_type="pt").images
+
+    assert run(0.0).equal(run(None))
+    sampled, mixed = run(0.0), run(1.0)
+    kept = (sr + 1).div(2).clamp(0, 1)
+    share = detail_share(sr, 1.0)
+    assert share.max() < 0.5
+    assert (mixed - kept).abs().mean() < 0.5 * (sampled - kept).abs().mean()
+    # The last step's estimate: g's image and the denoiser's, mixed by the share.
+    seen = {}
+
+    def look(_pipe: UPSRPipeline, _step: int, _t: int, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return seen.update(tensors) or {}
+
+    one = tiny_pipe(lr, 1, generator=seeded(0), sr=sr, flat_threshold=0.0, output_type="pt", callback_on_step_end=look)
+    torch.testing.assert_close(one.images, (seen["pred_original_sample"] + 1).div(2).clamp(0, 1))
+    expected = sr + share * (seen["pred_original_sample"] - sr)
+    tiny_pipe(lr, 1, generator=seeded(0), sr=sr, flat_threshold=1.0, callback_on_step_end=look)
+    torch.testing.assert_close(seen["pred_original_sample"], expected)
+
+
 def test_noise_mask_works_where_it_is(tiny_pipe: UPSRPipeline) -> None:
     lr = smooth_image(20, 20)
     mask = torch.ones(80, 80)
@@ -204,6 +231,8 @@ LR = smooth_image(16, 16)
         ({"num_inference_steps": 0}, "from 1 to 5"),
         ({"stochasticity": 1.5}, "stochasticity must be"),
         ({"noise_strength": -1.0}, "noise_strength must"),
+        ({"flat_threshold": -0.1}, "flat_threshold must"),
+        ({"flat_threshold": "none"}, "flat_threshold must"),
         ({"noise": torch.zeros(1, 3, 8, 8)}, "noise must have shape"),
         ({"noise": torch.full((1, 3, 64, 64), torch.nan)}, "noise holds NaN"),
         ({"noise_strength": float("inf")}, "noise_strength must"),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from upsr_core.resampling import upsample
-from upsr_core.uncertainty import heat_map, noise_weight, uncertainty
+from upsr_core.uncertainty import detail_share, heat_map, noise_weight, uncertainty
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -111,3 +111,17 @@ def test_heat_map_refuses_bad_arguments() -> None:
         heat_map(torch.zeros(4, 4))
     with pytest.raises(ValueError, match="psi_max must be above 0"):
         heat_map(torch.zeros(1, 4, 4), psi_max=0)
+
+
+def test_detail_is_shared_out_by_the_local_contrast() -> None:
+    """A flat half, and one with a checkerboard whose contrast is known."""
+    squares = (torch.arange(64)[:, None] // 4 + torch.arange(96)[None] // 4) % 2
+    sr = torch.where(torch.arange(96) < 48, 0.3, 0.3 + 0.2 * squares).expand(1, 3, -1, -1)
+    share = detail_share(sr, 0.2)
+    assert share.shape == (1, 1, 64, 96)
+    assert share[..., :28].abs().max() < 1e-4
+    # +-0.05 in [0,1] units, of which the mean takes a part.
+    inner = (..., slice(16, 48), slice(70, 80))
+    assert 0.15 < share[inner].min() <= share[inner].max() < 0.25
+    torch.testing.assert_close(detail_share(sr, 0.1)[inner], 2 * share[inner])
+    assert detail_share(sr, 1e-3)[inner].equal(torch.ones(1, 1, 32, 10))

@@ -21,6 +21,7 @@ NUMBERS = {
     "--seed": ("nan", "inf", "-1", "", "0.5", "x", HUGE),
     "--steps": ("nan", "inf", "-1", "", "0.5", "x", "0"),
     "--stochasticity": ("nan", "inf", "-0.1", "", "x", "1e400", HUGE),
+    "--flat-threshold": ("nan", "-1", "", "x", "1.5"),
     "--noise-strength": ("nan", "inf", "-1", "", "x", "1e400", "1e300", HUGE),
     "--scale": ("nan", "inf", "-1", "", "x", "0", "1e-300"),
     "--width": ("nan", "inf", "-1", "", "0.5", "x", "0"),

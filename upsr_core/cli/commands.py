@@ -60,6 +60,7 @@ def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
             num_inference_steps=args.steps,
             stochasticity=args.stochasticity,
             noise_strength=args.noise_strength,
+            flat_threshold=args.flat_threshold,
             tile_size=args.tile,
             tile_overlap=args.tile_overlap,
             color_fix=args.color_fix,

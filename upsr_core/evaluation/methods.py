@@ -45,6 +45,7 @@ OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
         **_TILE,
         "stochasticity": _number(float, 0, 1),
         "noise_strength": _number(float, 0, LARGEST_NOISE),
+        "flat_threshold": _number(float, 0, 1),
         "color_fix": _one_of(COLOR_FIXES),
     },
     "ncnn": _TILE,
