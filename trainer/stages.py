@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.data.held_out import Upscale
+from trainer.data.held_out import UpscaleBatch
 from trainer.losses.terms import PerceptualLoss
 from trainer.output.export import Network, export_pipeline, export_sr_net
 from trainer.weight_edits import edit_weights
@@ -56,10 +56,10 @@ class TrainingStage(ABC, Generic[Network]):
         """
 
     @abstractmethod
-    def upscaler(self, network: Network) -> Upscale:
+    def upscaler(self, network: Network) -> UpscaleBatch:
         """The upscaler to validate for these weights."""
 
-    def references(self) -> dict[str, Upscale]:
+    def references(self) -> dict[str, UpscaleBatch]:
         """Upscalers to validate once, beside bicubic upsampling, to compare with."""
         return {}
 
@@ -87,7 +87,7 @@ class SRNetStage(TrainingStage[ATDModel]):
         weight = self.config.sr_net_training.perceptual_weight
         return _add_perceptual({"l1": F.l1_loss(sr, hr)}, self.perceptual, weight, 2 * sr - 1, 2 * hr - 1)
 
-    def upscaler(self, network: ATDModel) -> Upscale:
+    def upscaler(self, network: ATDModel) -> UpscaleBatch:
         """g by itself."""
         return sr_upscaler(network)
 
@@ -137,12 +137,12 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
         weight = self.config.unet_training.perceptual_weight
         return _add_perceptual({"mse": F.mse_loss(estimate, x0)}, self.perceptual, weight, estimate, x0)
 
-    def upscaler(self, network: UPSRUNet) -> Upscale:
+    def upscaler(self, network: UPSRUNet) -> UpscaleBatch:
         """The whole pipeline."""
         steps = 1 if self.config.unet_training.timesteps == "last" else None
         return pipeline_upscaler(network, self.sr_net, self.scheduler, steps)
 
-    def references(self) -> dict[str, Upscale]:
+    def references(self) -> dict[str, UpscaleBatch]:
         """g, which is frozen."""
         return {"g": sr_upscaler(self.sr_net)}
 
@@ -203,7 +203,7 @@ def _add_perceptual(
     return {"loss": total, **losses}
 
 
-def sr_upscaler(sr_net: ATDModel) -> Upscale:
+def sr_upscaler(sr_net: ATDModel) -> UpscaleBatch:
     """g by itself."""
 
     @torch.no_grad()
@@ -214,7 +214,9 @@ def sr_upscaler(sr_net: ATDModel) -> Upscale:
     return upscale
 
 
-def pipeline_upscaler(unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler, steps: int | None = None) -> Upscale:
+def pipeline_upscaler(
+    unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler, steps: int | None = None
+) -> UpscaleBatch:
     """The whole pipeline, in ``steps`` steps or all; each photo has noise of its own, the same every time."""
     # The pipeline selects steps: let it do so with a scheduler that training does not use.
     pipe = UPSRPipeline(unet, sr_net, UNWScheduler.from_config(scheduler.config))

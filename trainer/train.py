@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         flags = [f"init_from={arguments.init_from}"] if arguments.init_from else []
         config = load_config(arguments.config, [*arguments.overrides, *flags])
-        return run(config, arguments.resume, arguments.push_to_hub, arguments.private)
+        return train(config, arguments.resume, arguments.push_to_hub, arguments.private)
     except ConfigError as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
@@ -77,7 +77,7 @@ def _lost_another_process(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in LOST_PEER)
 
 
-def run(config: TrainConfig, resume: str | None = None, push_to_hub: str | None = None, private: bool = False) -> int:
+def train(config: TrainConfig, resume: str | None = None, push_to_hub: str | None = None, private: bool = False) -> int:
     """Train the configured stages.
 
     Args:

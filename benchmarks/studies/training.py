@@ -68,7 +68,7 @@ def train_all(photos: Path, runs: Path, seeds: Sequence[int], overrides: Sequenc
             config = load_config(CONFIG, [*fixed, f"sr_net_from={BUNDLED_MODEL}", *switches, *overrides])
             begun = bool(list_checkpoints(folder.parent / "checkpoints" / "unet"))
             logging.getLogger("trainer").info("%s, seed %d", variant, seed)
-            if train.run(config, "latest" if begun else None) != 0:
+            if train.train(config, "latest" if begun else None) != 0:
                 raise InterruptedError(f"{folder.parent}: stopped; the same command goes on")
 
 

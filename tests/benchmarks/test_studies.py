@@ -160,7 +160,7 @@ def test_trained_runs_are_trained_once_and_scored(
     assert set(found.data["results"]) == {"baseline", "UNW"}
     assert "| UNW, without SR condition | " in found.text
     assert "published mask" not in found.text
-    monkeypatch.setattr(training.train, "run", lambda *arguments: pytest.fail("trained again"))
+    monkeypatch.setattr(training.train, "train", lambda *arguments: pytest.fail("trained again"))
     again = run("trained", *arguments, "--seeds", 5, "--steps", 1)
     assert again.data == found.data
 

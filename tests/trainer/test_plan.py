@@ -8,7 +8,7 @@ import pytest
 from tests.trainer.runs import write_config, write_photos
 from trainer.config import load_config
 from trainer.output.checkpointing import StageProgress, read_progress
-from trainer.train import plan, run
+from trainer.train import plan, train
 from trainer.typed_yaml import ConfigError
 
 
@@ -46,11 +46,11 @@ def test_resuming_takes_up_the_stage_that_was_left(config_file: Path, tmp_path: 
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(config_file: Path, tmp_path: Path) -> None:
-    assert run(load_config(config_file, ["stage=sr_net"])) == 0
+    assert train(load_config(config_file, ["stage=sr_net"])) == 0
     checkpoint = tmp_path / "run/checkpoints/sr_net/step-00000002"
     assert read_progress(checkpoint).architecture["embed_dim"] == 16
     with pytest.raises(ConfigError, match=r"its sr_net has num_tokens 8, the configuration 4; use"):
-        run(load_config(config_file, ["stage=sr_net", "sr_net.num_tokens=4"]), "latest")
+        train(load_config(config_file, ["stage=sr_net", "sr_net.num_tokens=4"]), "latest")
 
 
 def write_checkpoint(folder: Path, progress: StageProgress) -> Path:

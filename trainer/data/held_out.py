@@ -18,7 +18,7 @@ from upsr_core.pixels import quantise
 from upsr_core.resampling import upsample
 
 # (B,3,h,w) and the images' seeds -> (B,3,s*h,s*w), both in [0,1].
-Upscale = Callable[[torch.Tensor, list[int]], torch.Tensor]
+UpscaleBatch = Callable[[torch.Tensor, list[int]], torch.Tensor]
 # metric -> mean over the images
 Scores = dict[str, float]
 
@@ -70,12 +70,12 @@ class HeldOutPhotos:
             chunk = slice(start, start + CHUNK)
             yield self.lr[kind][chunk].to(self.device), self.hr[chunk].to(self.device)
 
-    def score(self, upscaler: Upscale) -> tuple[dict[str, Scores], dict[str, torch.Tensor]]:
+    def score(self, upscaler: UpscaleBatch) -> tuple[dict[str, Scores], dict[str, torch.Tensor]]:
         """Scores and images (B,3,s*h,s*w) on the CPU, in [0,1], for each kind of LR image."""
         images = {kind: self._upscaled(upscaler, lr) for kind, lr in self.lr.items()}
         return {kind: self._scores(image) for kind, image in images.items()}, images
 
-    def _upscaled(self, upscaler: Upscale, lr: torch.Tensor) -> torch.Tensor:
+    def _upscaled(self, upscaler: UpscaleBatch, lr: torch.Tensor) -> torch.Tensor:
         parts = []
         for start in range(0, len(lr), CHUNK):
             chunk = slice(start, start + CHUNK)
