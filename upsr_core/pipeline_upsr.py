@@ -171,24 +171,25 @@ class UPSRPipeline(DiffusionPipeline):
             if sr is None:
                 sr = self._super_resolve(lr, progress, calls_after=steps * len(tiling.chunks(batch)))
             sr = sr.to(device, torch.float32)
-            psi = uncertainty(sr, upsampled)
-            weight = noise_strength * (self.scheduler.noise_weight(psi) if noise_weight is None else noise_weight)
-            if noise_mask is not None:
-                weight = weight * noise_mask
+            weight = self._noise_weight(sr, upsampled, noise_weight, noise_strength, noise_mask)
             share = detail_share(sr, flat_threshold) if flat_threshold else None
-            psi = psi[..., : scale * height, : scale * width].clone()
 
             # 3. The noisiest state: noise is drawn once for the whole image
             if noise is None:
                 noise = randn_tensor(tuple(upsampled.shape), generator=generator, device=device, dtype=torch.float32)
             latents = self.scheduler.prior_sample(upsampled, noise.to(device, torch.float32), weight)
+            # Each of these is as large as the result, and large images are what memory runs out with.
             del noise
+            if stochasticity == 0:
+                weight = None
 
             # 4. Reverse process: per step the denoiser tile by tile, then one scheduler step for the whole image
             for step, t in enumerate(self.scheduler.timesteps.tolist()):
-                estimate = torch.zeros_like(latents)
-                denoise = partial(self._denoise, latents, t, sr, upsampled)
-                tiling = run_on_tiles(denoise, estimate, tiling, progress, scale=scale, passes_left=steps - step)
+                estimate = torch.empty_like(latents)
+                tiling = run_on_tiles(
+                    partial(self._denoise, latents, t, sr, upsampled),
+                    estimate, tiling, progress, scale=scale, passes_left=steps - step,
+                )  # fmt: skip
                 if share is not None:
                     estimate = torch.lerp(sr, estimate, share)
                 latents, estimate = self.scheduler.step(
@@ -198,10 +199,15 @@ class UPSRPipeline(DiffusionPipeline):
                     state = {"latents": latents, "pred_original_sample": estimate}
                     wanted = {name: state[name] for name in callback_on_step_end_tensor_inputs}
                     latents = (callback_on_step_end(self, step, t, wanted) or {}).get("latents", latents)
+                    del state, wanted
+                del estimate
 
         # 5. The image: clipped to its range here and nowhere before
         inside = (..., slice(scale * height), slice(scale * width))
         images = fix_color(latents[inside], upsampled[inside], color_fix).clamp(-1, 1).add_(1).div_(2)
+        del latents
+        psi = uncertainty(sr, upsampled)[inside].clone()
+        del sr, upsampled
         self.maybe_free_model_hooks()
         result = to_output(images, output_type)
         return UPSRPipelineOutput(images=result, uncertainty=psi) if return_dict else (result, psi)
@@ -268,6 +274,18 @@ class UPSRPipeline(DiffusionPipeline):
         tiling = Tiling(height, width, tile_size, SR_TILE_OVERLAP, unit)
         run_on_tiles(super_resolve, sr, tiling, progress, scale=self.scale, calls_after=calls_after)
         return sr
+
+    def _noise_weight(
+        self,
+        sr: torch.Tensor,
+        upsampled: torch.Tensor,
+        given: torch.Tensor | None,
+        strength: float,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """W as the arguments of `__call__` ask for it; it broadcasts to the shape of ``sr``."""
+        weight = strength * (self.scheduler.noise_weight(uncertainty(sr, upsampled)) if given is None else given)
+        return weight if mask is None else weight * mask
 
     def _denoise(
         self, latents: torch.Tensor, t: int, sr: torch.Tensor, upsampled: torch.Tensor, chunk: Chunk
