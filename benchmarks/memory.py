@@ -28,9 +28,9 @@ from benchmarks.common import (
     random_image,
 )
 
-# Tensors of the image's output size, (1,3,s*h,s*w) float32, that a run needs at the same time whatever it does with
-# tiles: G, Y, the noise weight, psi to return, the state and the estimate of the clean image.
-OWN_TENSORS = 6
+# Tensors of the image's output size, (1,3,s*h,s*w) float32, that a run holds at the same time whatever it does with
+# tiles: G, Y, the state, the estimate of the clean image, and in a scheduler's step the next state.
+OWN_TENSORS = 5
 MIB = 2**20
 
 

@@ -177,11 +177,12 @@ class UPSRPipeline(DiffusionPipeline):
             # 3. The noisiest state: noise is drawn once for the whole image
             if noise is None:
                 noise = randn_tensor(tuple(upsampled.shape), generator=generator, device=device, dtype=torch.float32)
-            latents = self.scheduler.prior_sample(upsampled, noise.to(device, torch.float32), weight)
-            # Each of these is as large as the result, and large images are what memory runs out with.
-            del noise
+            noise = noise.to(device, torch.float32) * weight
+            # Each of these is as large as the result: what is not needed any more makes room.
             if stochasticity == 0:
                 weight = None
+            latents = self.scheduler.prior_sample(upsampled, noise)
+            del noise
 
             # 4. Reverse process: per step the denoiser tile by tile, then one scheduler step for the whole image
             for step, t in enumerate(self.scheduler.timesteps.tolist()):
