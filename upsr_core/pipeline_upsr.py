@@ -14,6 +14,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 
+from .adaptive import StepPlan
 from .choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP, LARGEST_NOISE
 from .color_fix import fix_color
 from .diffusers_hook import registered_with_diffusers
@@ -93,6 +94,7 @@ class UPSRPipeline(DiffusionPipeline):
         tile_size: int | None = None,
         tile_overlap: int = DEFAULT_TILE_OVERLAP,
         tile_batch_size: int | None = None,
+        adaptive_steps: float | None = None,
         color_fix: str = "none",
         output_type: str = "pil",
         return_dict: bool = True,
@@ -124,6 +126,9 @@ class UPSRPipeline(DiffusionPipeline):
             tile_overlap: LR pixels that neighbouring tiles share at least, and over which they are blended.
             tile_batch_size: tiles per call of the denoiser; None picks it with the tile size. Where memory runs out all
                 the same, the run goes on with less at a time and logs a warning.
+            adaptive_steps: mean uncertainty psi of a tile, in (0,1], from which on it gets all steps; tiles with less
+                get fewer, in proportion, down to one. An untiled image is one tile, so name a ``tile_size``. None gives
+                all tiles all steps.
             color_fix: ``"wavelet"`` or ``"adain"`` give the result the input's colours, see `color_fix.fix_color`.
             output_type: ``"pil"``, ``"np"`` (B,s*h,s*w,3) or ``"pt"`` (B,3,s*h,s*w), both float32 in [0,1].
             return_dict: return a `UPSRPipelineOutput` instead of the tuple (images, uncertainty).
@@ -145,7 +150,7 @@ class UPSRPipeline(DiffusionPipeline):
         size = batch, scale * height, scale * width
         self.check_inputs(
             size, stochasticity, generator, noise, noise_strength, flat_threshold, sr, tile_size, tile_overlap,
-            tile_batch_size, color_fix, output_type, callback_on_step_end_tensor_inputs,
+            tile_batch_size, adaptive_steps, color_fix, output_type, callback_on_step_end_tensor_inputs,
             {"callback_on_step_end": callback_on_step_end, "callback_on_tile_end": callback_on_tile_end},
         )  # fmt: skip
         if noise_weight is not None:
@@ -169,10 +174,13 @@ class UPSRPipeline(DiffusionPipeline):
             # 2. Condition and uncertainty: one pass of g
             upsampled = upsample(2 * lr - 1, scale)
             if sr is None:
-                sr = self._super_resolve(lr, progress, calls_after=steps * len(tiling.chunks(batch)))
+                sr = self._super_resolve(lr, progress, calls_after=StepPlan(steps).calls_after(-1, batch, tiling))
             sr = sr.to(device, torch.float32)
             weight = self._noise_weight(sr, upsampled, noise_weight, noise_strength, noise_mask)
             share = detail_share(sr, flat_threshold) if flat_threshold else None
+            plan = StepPlan(steps)
+            if adaptive_steps is not None:
+                plan = StepPlan(steps, uncertainty(sr, upsampled), adaptive_steps, scale)
 
             # 3. The noisiest state: noise is drawn once for the whole image
             if noise is None:
@@ -185,12 +193,14 @@ class UPSRPipeline(DiffusionPipeline):
             del noise
 
             # 4. Reverse process: per step the denoiser tile by tile, then one scheduler step for the whole image
+            kept = None
             for step, t in enumerate(self.scheduler.timesteps.tolist()):
                 estimate = torch.empty_like(latents)
                 tiling = run_on_tiles(
-                    partial(self._denoise, latents, t, sr, upsampled),
-                    estimate, tiling, progress, scale=scale, passes_left=steps - step,
+                    partial(self._denoise, latents, t, sr, upsampled), estimate, tiling, progress, scale=scale,
+                    calls_after=partial(plan.calls_after, step, batch), wanted=partial(plan.runs, step), kept=kept,
                 )  # fmt: skip
+                kept = estimate if plan.is_adaptive else None
                 if share is not None:
                     estimate = torch.lerp(sr, estimate, share)
                 latents, estimate = self.scheduler.step(
@@ -202,6 +212,7 @@ class UPSRPipeline(DiffusionPipeline):
                     latents = (callback_on_step_end(self, step, t, wanted) or {}).get("latents", latents)
                     del state, wanted
                 del estimate
+            del kept
 
         # 5. The image: clipped to its range here and nowhere before
         inside = (..., slice(scale * height), slice(scale * width))
@@ -273,7 +284,7 @@ class UPSRPipeline(DiffusionPipeline):
         unit = max(self.tile_multiple, self.sr_net.config.window_size, 3 * SR_TILE_OVERLAP)
         tile_size = largest_tile(self.sr_net, height, width, unit, free_bytes(lr.device))
         tiling = Tiling(height, width, tile_size, SR_TILE_OVERLAP, unit)
-        run_on_tiles(super_resolve, sr, tiling, progress, scale=self.scale, calls_after=calls_after)
+        run_on_tiles(super_resolve, sr, tiling, progress, scale=self.scale, calls_after=lambda _: calls_after)
         return sr
 
     def _noise_weight(
@@ -373,6 +384,7 @@ class UPSRPipeline(DiffusionPipeline):
         tile_size: int | None,
         tile_overlap: int,
         tile_batch_size: int | None,
+        adaptive_steps: float | None,
         color_fix: str,
         output_type: str,
         tensor_inputs: Sequence[str],
@@ -412,6 +424,10 @@ class UPSRPipeline(DiffusionPipeline):
             raise ValueError(f"tile_overlap must be a whole number of LR pixels of at least 0, not {tile_overlap!r}")
         if tile_batch_size is not None and (not isinstance(tile_batch_size, whole) or tile_batch_size < 1):
             raise ValueError(f"tile_batch_size must be a whole number of at least 1, not {tile_batch_size!r}")
+        if adaptive_steps is not None and (
+            not isinstance(adaptive_steps, (int, float, np.number)) or not 0 < adaptive_steps <= 1
+        ):
+            raise ValueError(f"adaptive_steps must be a number above 0 and at most 1, or None, not {adaptive_steps!r}")
         if color_fix not in COLOR_FIXES:
             raise ValueError(f"color_fix must be one of {', '.join(COLOR_FIXES)}, not {color_fix!r}")
         if output_type not in ("pil", "np", "pt"):

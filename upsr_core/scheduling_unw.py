@@ -124,8 +124,7 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         if not isinstance(count, (int, float, np.number)) or not 1 <= count <= total or count != int(count):
             raise ValueError(f"num_inference_steps must be a whole number from 1 to {total} (all steps), got {count!r}")
         self.num_inference_steps = int(count)
-        steps = [math.ceil(total * (count - i) / count) - 1 for i in range(self.num_inference_steps)]
-        self.timesteps = torch.tensor(steps, dtype=torch.int64, device=device)
+        self.timesteps = torch.tensor(spread_steps(total, int(count)), dtype=torch.int64, device=device)
 
     def scale_model_input(self, sample: torch.Tensor, t: Timestep) -> torch.Tensor:
         """x_t / sqrt(eta_t kappa^2 input_variance + 0.25), the denoiser's input; t: int or (B,)."""
@@ -258,6 +257,11 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
             return values.item()
         dtype = _at_least_float32(like[:0]).dtype
         return values.to(device=like.device, dtype=dtype).view(-1, *[1] * (like.ndim - 1))
+
+
+def spread_steps(total: int, count: int) -> list[int]:
+    """``count`` of the steps 0..total-1, evenly spread, from the noisiest total-1 on."""
+    return [math.ceil(total * (count - i) / count) - 1 for i in range(count)]
 
 
 def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

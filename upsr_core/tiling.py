@@ -56,6 +56,9 @@ class Tile:
 Chunk = Sequence[tuple[int, Tile]]
 """Tiles for one call of a network, each with its image's index in the batch."""
 
+Wanted = Callable[[int, Tile], bool]
+"""Whether a network is to run on a tile of the image with this index."""
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -82,10 +85,14 @@ class Tiling:
         height, width = (even_side(n, self.tile_size, self.overlap, self.unit) for n in (self.height, self.width))
         return height, width
 
-    def chunks(self, images: int) -> list[Chunk]:
-        """The calls that ``images`` images take."""
+    def items(self, images: int) -> Chunk:
+        """All tiles of ``images`` images."""
         tiles = plan_tiles(self.height, self.width, self.sides, self.overlap)
-        items = [(index, tile) for index in range(images) for tile in tiles]
+        return [(index, tile) for index in range(images) for tile in tiles]
+
+    def chunks(self, images: int, wanted: Wanted | None = None) -> list[Chunk]:
+        """The calls that ``images`` images take, or those of their tiles that are wanted."""
+        items = [item for item in self.items(images) if wanted is None or wanted(*item)]
         return [items[start : start + self.batch_size] for start in range(0, len(items), self.batch_size)]
 
     def smaller(self) -> Tiling | None:
@@ -137,8 +144,9 @@ def run_on_tiles(
     progress: CallCounter,
     *,
     scale: int,
-    passes_left: int = 1,
-    calls_after: int = 0,
+    calls_after: Callable[[Tiling], int],
+    wanted: Wanted | None = None,
+    kept: torch.Tensor | None = None,
 ) -> Tiling:
     """Fill ``out`` with the blended results of all tiles; with smaller tiles where the memory is too little.
 
@@ -148,8 +156,9 @@ def run_on_tiles(
         tiling: the tiles to begin with.
         progress: counts the calls.
         scale: size of the results in units of the tiles.
-        passes_left: number of passes over the image that are left, this one included.
-        calls_after: calls of other networks that follow.
+        calls_after: how many calls follow after these, with such a tiling.
+        wanted: the tiles to run on, by default all.
+        kept: shaped as ``out``, whose values the other tiles take; needed where there are others.
 
     Returns:
         The tiling that worked, for the next time.
@@ -160,8 +169,12 @@ def run_on_tiles(
     while True:
         try:
             out.zero_()
-            chunks = tiling.chunks(len(out))
-            progress.expect(passes_left * len(chunks) + calls_after)
+            chunks = tiling.chunks(len(out), wanted)
+            progress.expect(len(chunks) + calls_after(tiling))
+            if kept is not None and wanted is not None:
+                for index, tile in tiling.items(len(out)):
+                    if not wanted(index, tile):
+                        tile.add(out[index], kept[(index, ..., *tile.slices(scale))], scale)
             for chunk in chunks:
                 for (index, tile), result in zip(chunk, call(chunk), strict=True):
                     tile.add(out[index], result, scale)

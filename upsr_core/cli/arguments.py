@@ -177,6 +177,8 @@ def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=_number(int, 1), metavar="N", help="fewer are faster; default: all the model has")
     help = "share of fresh noise in each step, 0 (default) to 1"
     add("--stochasticity", type=_number(float, 0, 1), default=0.0, metavar="C", help=help)
+    help = "mean uncertainty, above 0 to 1, from which on a tile gets all steps; others get fewer, and are faster"
+    add("--adaptive-steps", type=_number(float, 1e-6, 1), metavar="P", help=help)
     help = "factor on the noise, below 1 stays closer to the input; default 1"
     add("--noise-strength", type=_number(float, 0, LARGEST_NOISE), default=1.0, metavar="F", help=help)
     help = "local contrast below which the SR network's image is kept, free of grain; 0 never; default: the model's"

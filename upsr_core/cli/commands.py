@@ -63,6 +63,7 @@ def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
             flat_threshold=args.flat_threshold,
             tile_size=args.tile,
             tile_overlap=args.tile_overlap,
+            adaptive_steps=args.adaptive_steps,
             color_fix=args.color_fix,
             callback_on_tile_end=callback_on_tile_end,
         )

@@ -46,6 +46,7 @@ OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
         "stochasticity": _number(float, 0, 1),
         "noise_strength": _number(float, 0, LARGEST_NOISE),
         "flat_threshold": _number(float, 0, 1),
+        "adaptive_steps": _number(float, 1e-6, 1),
         "color_fix": _one_of(COLOR_FIXES),
     },
     "ncnn": _TILE,
