@@ -17,6 +17,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from .adaptive import StepPlan
 from .choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP, LARGEST_NOISE
 from .color_fix import fix_color
+from .compilation import compile_denoiser, compiled_tile
 from .diffusers_hook import registered_with_diffusers
 from .image_input import ImageInput, to_output, to_tensor
 from .memory import call_network, free_bytes, largest_tile, tiles_per_call
@@ -67,6 +68,7 @@ class UPSRPipeline(DiffusionPipeline):
     def __init__(self, unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler):
         super().__init__()
         self.register_modules(unet=unet, sr_net=sr_net, scheduler=scheduler)
+        self._is_compiled = False
 
     @property
     def scale(self) -> int:
@@ -77,6 +79,24 @@ class UPSRPipeline(DiffusionPipeline):
     def tile_multiple(self) -> int:
         """``tile_size`` must be a multiple of it: the windows of the denoiser's smallest level, in LR pixels."""
         return self.unet.config.window_size * 2 ** (len(self.unet.config.channel_mult) - 1)
+
+    def compile(self, **options: Any) -> None:
+        """Compile the denoiser by ``torch.compile`` at its next call: slow at first, faster from then on.
+
+        Each size of tiles is compiled for itself. So ``tile_size=None`` picks one that images of many sizes share, and
+        tiles always have ``tile_size`` where the image is not smaller. With the same tiles, results differ by rounding
+        from those without. What was compiled is kept between runs in the folder TORCHINDUCTOR_CACHE_DIR, by default
+        torchinductor_USER in the system's folder for temporary files. The SR network is not compiled: its tiles are as
+        large as memory allows, another size for each image.
+
+        Args:
+            options: more arguments of ``torch.compile``.
+
+        Raises:
+            ValueError: the C++ compiler is missing with which PyTorch compiles for a CPU.
+        """
+        compile_denoiser(self.unet, **options)
+        self._is_compiled = True
 
     @torch.no_grad()
     def __call__(
@@ -323,13 +343,15 @@ class UPSRPipeline(DiffusionPipeline):
         free = free_bytes(lr.device)
         if tile_size is None:
             tile_size = largest_tile(self.unet, height, width, unit, free)
+            if self._is_compiled:
+                tile_size = compiled_tile(tile_size, unit)
             if tile_size < whole:
                 logger.info("Tiles of %d LR pixels fit into the free memory.", tile_size)
         elif tile_size == 0:
             tile_size = whole
         if tile_size < whole and overlap >= tile_size:
             raise ValueError(f"tile_overlap {overlap} must be smaller than tile_size {tile_size}")
-        tiling = Tiling(height, width, tile_size, overlap, unit)
+        tiling = Tiling(height, width, tile_size, overlap, unit, one_size=self._is_compiled)
         if tile_batch_size is None:
             tile_batch_size = tiles_per_call(self.unet, tiling.sides[0] * tiling.sides[1], free)
         return replace(tiling, batch_size=min(tile_batch_size, len(tiling.chunks(len(lr)))))

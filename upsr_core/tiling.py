@@ -70,6 +70,8 @@ class Tiling:
         overlap: LR pixels that neighbours share at least.
         unit: the sides of tiles are multiples of it.
         batch_size: tiles per call.
+        one_size: all tiles have ``tile_size`` where the image is not smaller, also where less would do, and all calls
+            ``batch_size`` tiles: for a network that is compiled for each size anew.
     """
 
     height: int
@@ -78,10 +80,13 @@ class Tiling:
     overlap: int
     unit: int
     batch_size: int = 1
+    one_size: bool = False
 
     @property
     def sides(self) -> tuple[int, int]:
         """Height and width of the tiles."""
+        if self.one_size:
+            return min(self.height, self.tile_size), min(self.width, self.tile_size)
         height, width = (even_side(n, self.tile_size, self.overlap, self.unit) for n in (self.height, self.width))
         return height, width
 
@@ -94,6 +99,10 @@ class Tiling:
         """The calls that ``images`` images take, or those of their tiles that are wanted."""
         items = [item for item in self.items(images) if wanted is None or wanted(*item)]
         return [items[start : start + self.batch_size] for start in range(0, len(items), self.batch_size)]
+
+    def filled(self, chunk: Chunk) -> Chunk:
+        """The tiles to call the network on for some of `chunks`: with ``one_size``, the last one several times."""
+        return [*chunk, *[chunk[-1]] * (self.batch_size - len(chunk))] if self.one_size else chunk
 
     def smaller(self) -> Tiling | None:
         """The next tiling that needs less memory: one tile per call, then tiles of half the side; None at the end."""
@@ -176,7 +185,8 @@ def run_on_tiles(
                     if not wanted(index, tile):
                         tile.add(out[index], kept[(index, ..., *tile.slices(scale))], scale)
             for chunk in chunks:
-                for (index, tile), result in zip(chunk, call(chunk), strict=True):
+                results = call(tiling.filled(chunk))[: len(chunk)]
+                for (index, tile), result in zip(chunk, results, strict=True):
                     tile.add(out[index], result, scale)
                 progress.called()
             return tiling

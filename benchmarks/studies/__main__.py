@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import add_threads_argument
-from benchmarks.studies import cost, noise, residuals, sheet, training
+from benchmarks.studies import adaptive, cost, noise, residuals, sheet, training
 from benchmarks.studies.findings import Findings, write
 
 STUDIES: dict[str, tuple[Callable[[argparse.Namespace], Findings], Callable[[argparse.ArgumentParser], None]]] = {
@@ -23,6 +23,7 @@ STUDIES: dict[str, tuple[Callable[[argparse.Namespace], Findings], Callable[[arg
     "levels": (noise.levels, noise.add_levels_arguments),
     "weighted": (noise.weighted, noise.add_weighted_arguments),
     "sheet": (sheet.sheet, sheet.add_sheet_arguments),
+    "adaptive": (adaptive.adaptive, adaptive.add_adaptive_arguments),
     "cost": (cost.cost, cost.add_cost_arguments),
     "trained": (training.trained, training.add_trained_arguments),
 }
@@ -31,6 +32,7 @@ PLACEHOLDERS = {
     "--photos": "HELD_OUT",
     "--train-photos": "PHOTOS",
     "--runs": "RUNS",
+    "--niqe": "NIQE_PARAMETERS",
     "--rival": "realesrgan-x4plus.param",
 }
 

@@ -99,6 +99,8 @@ def _build_parser() -> _Parser:
     _add_sampling_arguments(upscale)
     _add_tile_arguments(upscale)
     _add_model_arguments(upscale)
+    help = "compile the denoiser: minutes before the first image, less time for each; for large images or many"
+    upscale.add_argument("--compile", action="store_true", help=help)
 
     uncertainty = command("uncertainty", "Show as a heat map where the model is unsure.", FILES_NOTE)
     _add_file_arguments(uncertainty)

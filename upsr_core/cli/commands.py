@@ -35,6 +35,8 @@ def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
         raise ValueError(f"--tile {args.tile} must be a multiple of {pipe.tile_multiple} for this model")
     scale = check_scale(pipe, args.scale, "--scale")
     pipe.scheduler.set_timesteps(args.steps)
+    if args.compile:
+        pipe.compile()
     if (note := resizing_note(pipe, scale)) and not args.quiet:
         complain(note)
 

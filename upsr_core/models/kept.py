@@ -18,9 +18,10 @@ class KeepsDerived(nn.Module):
         self, name: str, weight: torch.Tensor, dtype: torch.dtype, compute: Callable[[], torch.Tensor]
     ) -> torch.Tensor:
         """``compute()``, or its earlier result in this run for the same ``weight``, device and ``dtype``."""
-        kept = self._kept
-        if kept is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        # Asked first: a compiled graph would otherwise hold for the one state of what is kept.
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or self._kept is None:
             return compute()
+        kept = self._kept
         source, found = kept.get(name, (None, None))
         # Weights may move to another device within a run, and a failed tile runs again with weights of another type.
         if source is not weight or found is None or found.device != weight.device or found.dtype != dtype:
