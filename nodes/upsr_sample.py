@@ -124,6 +124,17 @@ class UPSRSample(io.ComfyNode):
                     tooltip="Contrast below which a region counts as flat: there the SR network's image is kept, free "
                     "of grain. 0: nowhere; below 0: as the model was made for (0.015 for the bundled model).",
                 ),
+                io.Float.Input(
+                    "adaptive_steps",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.005,
+                    round=0.0001,
+                    optional=True,
+                    tooltip="Mean uncertainty of a tile from which on it gets all steps. Calmer tiles get fewer, which "
+                    "is faster and smoother; tile_size should be small. 0: all steps for all.",
+                ),
                 io.Mask.Input(
                     "noise_weight",
                     optional=True,
@@ -165,6 +176,7 @@ class UPSRSample(io.ComfyNode):
         color_fix: str,
         tile_batch_size: int = 0,
         flat_threshold: float = -1.0,
+        adaptive_steps: float = 0.0,
         noise_weight: torch.Tensor | None = None,
         sr: SharedSR | None = None,
     ) -> io.NodeOutput:
@@ -214,6 +226,7 @@ class UPSRSample(io.ComfyNode):
                     tile_size=tile_size or None,
                     tile_overlap=tile_overlap,
                     tile_batch_size=tile_batch_size or None,
+                    adaptive_steps=adaptive_steps or None,
                     color_fix=color_fix,
                     callback_on_step_end=preview,
                     callback_on_step_end_tensor_inputs=["pred_original_sample"],

@@ -127,6 +127,30 @@ def test_sheet_shows_the_methods_of_a_real_evaluation(photo_folder: Path, model_
     assert picture.height > 2 * 96
 
 
+def test_adaptive_steps_are_counted_and_scored(photo_folder: Path, model_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("stlpips_pytorch")
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(36, 36))
+    numbers = {
+        "mu_pris_param": np.zeros(36),
+        "cov_pris_param": mixing @ mixing.T,
+        "gaussian_window": np.ones((7, 7)) / 49,
+    }
+    np.savez(tmp_path / "niqe.npz", **numbers)
+    options = ["--photos", photo_folder, "--model", model_folder, "--niqe", tmp_path / "niqe.npz", "--crop", 96]
+    found = run("adaptive", *options, "--limit", 1, "--preset", "bicubic", "--tile", 16, "--thresholds", 1e-6, 1)
+    calls = {name: values[0] for name, values in found.data["calls, seconds, figures"].items()}
+    tiles = calls["1 steps for all"]
+    # LR images of 24x24 are padded to 32x32.
+    assert tiles == 9
+    assert calls["1e-06"] == calls["5 steps for all"] == 5 * tiles
+    assert calls["1"] == tiles
+    figures = {name: values[2] for name, values in found.data["calls, seconds, figures"].items()}
+    assert figures["1e-06"] == figures["5 steps for all"]
+    assert figures["1"] == pytest.approx(figures["1 steps for all"])
+    assert set(found.pictures) == {"-niqe.svg", "-distance.svg"}
+
+
 def test_cost_counts_parameters_and_time(model_folder: Path) -> None:
     found = run("cost", "--models", model_folder, "--side", 16, "--steps", 1, 2)
     facts = found.data["results"][str(model_folder)]

@@ -69,6 +69,11 @@ def test_estimate_gives_what_the_library_does(pack: HostedPack, model: Any, pipe
             {"steps": 1, "tile_size": 32, "tile_overlap": 8, "tile_batch_size": 3},
             {"num_inference_steps": 1, "tile_size": 32, "tile_overlap": 8, "tile_batch_size": 3},
         ),
+        (
+            (16, 80),
+            {"steps": 2, "tile_size": 32, "tile_overlap": 8, "adaptive_steps": 0.02},
+            {"num_inference_steps": 2, "tile_size": 32, "tile_overlap": 8, "adaptive_steps": 0.02},
+        ),
         ((32, 32), {"steps": 1, "color_fix": "wavelet"}, {"num_inference_steps": 1, "color_fix": "wavelet"}),
         ((32, 32), {"steps": 1, "color_fix": "adain"}, {"num_inference_steps": 1, "color_fix": "adain"}),
         ((24, 24), {"steps": 0}, {}),

@@ -22,7 +22,7 @@ NOT_OFFERED = {
     *("callback_on_tile_end", "noise", "noise_mask"),
 }
 # 0 stands for the library's None, which is "as the model or the memory has it".
-ZERO_IS_NONE = {"steps", "tile_size", "tile_batch_size"}
+ZERO_IS_NONE = {"steps", "tile_size", "tile_batch_size", "adaptive_steps"}
 DEPENDS_ON_THE_MODEL = {("steps", "max")}
 
 
@@ -68,7 +68,7 @@ def test_choices_are_the_librarys(pack: HostedPack) -> None:
 
 def test_both_ends_of_every_widget_are_accepted(pack: HostedPack, model: Any) -> None:
     ends = limits(pack)
-    assert len(ends) == 16
+    assert len(ends) == 20
     for name, end, value in ends:
         if (name, end) not in DEPENDS_ON_THE_MODEL:
             out = pack.sample(model, photo(8, 8), **{"steps": 1, name: value})
