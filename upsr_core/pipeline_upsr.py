@@ -207,8 +207,8 @@ class UPSRPipeline(DiffusionPipeline):
                 noise = randn_tensor(tuple(upsampled.shape), generator=generator, device=device, dtype=torch.float32)
             noise = noise.to(device, torch.float32) * weight
             # Each of these is as large as the result: what is not needed any more makes room.
-            if stochasticity == 0:
-                weight = None
+            weight_of_fresh = weight if stochasticity > 0 else None
+            del weight
             latents = self.scheduler.prior_sample(upsampled, noise)
             del noise
 
@@ -224,7 +224,7 @@ class UPSRPipeline(DiffusionPipeline):
                 if share is not None:
                     estimate = torch.lerp(sr, estimate, share)
                 latents, estimate = self.scheduler.step(
-                    estimate, t, latents, upsampled, weight, stochasticity, generator, return_dict=False
+                    estimate, t, latents, upsampled, weight_of_fresh, stochasticity, generator, return_dict=False
                 )
                 if callback_on_step_end is not None:
                     state = {"latents": latents, "pred_original_sample": estimate}
