@@ -122,7 +122,7 @@ class UPSRSample(io.ComfyNode):
                     round=0.0001,
                     optional=True,
                     tooltip="Contrast below which a region counts as flat: there the SR network's image is kept, free "
-                    "of grain. 0: nowhere; below 0: as the model was made for (0.015 for the bundled model).",
+                    "of grain. 0: nowhere; below 0: as the model was made for (0.01 for the bundled model).",
                 ),
                 io.Float.Input(
                     "adaptive_steps",
