@@ -66,8 +66,9 @@ def patch_means(values: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def upscaled(pipe: UPSRPipeline, lr: torch.Tensor, seed: int, weight: float | None = None) -> torch.Tensor:
-    """The LR image upscaled untiled, with the scheduler's noise weight or a constant one."""
+    """The LR image upscaled untiled, with the scheduler's noise weight or a constant one, by the paper's sampler."""
     size = [pipe.scale * side for side in lr.shape[-2:]]
     plane = None if weight is None else torch.full(size, weight)
     generator = torch.Generator().manual_seed(seed)
-    return pipe(lr, generator=generator, noise_weight=plane, tile_size=0, output_type="pt", return_dict=False)[0]
+    sampling = {"noise_weight": plane, "flat_threshold": 0.0, "tile_size": 0}
+    return pipe(lr, generator=generator, output_type="pt", return_dict=False, **sampling)[0]
