@@ -51,7 +51,8 @@ def test_defaults_are_the_librarys(pack: HostedPack) -> None:
         if default is None or name in ("seed", "steps", *BESIDE_THE_PIPELINE):
             continue
         expected = arguments[OTHER_NAMES.get(name, name)].default
-        assert (default or None if name in ZERO_IS_NONE else default) == expected, name
+        is_models_own = default == 0 if name in ZERO_IS_NONE else name == "flat_threshold" and default < 0
+        assert (None if is_models_own else default) == expected, name
     config = UNWScheduler().config
     assert widgets(pack, "UPSRSample")["steps"].default == config.num_train_timesteps
     for name, item in widgets(pack, "EstimateUncertainty").items():
@@ -79,7 +80,10 @@ def test_both_ends_of_every_widget_are_accepted(pack: HostedPack, model: Any) ->
     ("inputs", "message"),
     [
         ({"steps": 6}, "steps 6 is more than this model's 5; set at most that, or 0 for all of them"),
-        ({"tile_size": 33}, "tile_size 33 must be a multiple of 32 for this model; set 64, or 0 for what the memory"),
+        (
+            {"tile_size": 33},
+            "tile_size 33 must be a multiple of 32 for this model; set 64, or 0 for tiles as large as the memory",
+        ),
         ({"output_scale": 16.5}, "output_scale 16.5 must be above 0 and at most 16"),
     ],
 )
