@@ -69,6 +69,13 @@ def upscaled(pipe: UPSRPipeline, lr: torch.Tensor, seed: int, weight: float | No
     """The LR image upscaled untiled, with the scheduler's noise weight or a constant one, by the paper's sampler."""
     size = [pipe.scale * side for side in lr.shape[-2:]]
     plane = None if weight is None else torch.full(size, weight)
-    generator = torch.Generator().manual_seed(seed)
-    sampling = {"noise_weight": plane, "flat_threshold": 0.0, "tile_size": 0}
-    return pipe(lr, generator=generator, output_type="pt", return_dict=False, **sampling)[0]
+    images, _ = pipe(
+        lr,
+        generator=torch.Generator().manual_seed(seed),
+        noise_weight=plane,
+        flat_threshold=0.0,
+        tile_size=0,
+        output_type="pt",
+        return_dict=False,
+    )
+    return images
