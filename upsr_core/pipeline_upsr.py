@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 
 from .adaptive import StepPlan
-from .choices import COLOR_FIXES, DEFAULT_TILE_OVERLAP, LARGEST_NOISE
+from .choices import DEFAULT_TILE_OVERLAP
 from .color_fix import fix_color
 from .compilation import compile_denoiser, compiled_tile
 from .diffusers_hook import registered_with_diffusers
@@ -23,6 +23,7 @@ from .image_input import ImageInput, to_output, to_tensor
 from .memory import call_network, free_bytes, largest_tile, tiles_per_call
 from .models import ATDModel, UPSRUNet, denoiser_input
 from .models.kept import keep_derived
+from .pipeline_checks import check_inputs, check_padded, padded_plane
 from .resampling import pad_to_multiple, upsample
 from .scheduling_unw import UNWScheduler
 from .tiling import CallCounter, Chunk, Tiling, run_on_tiles
@@ -79,6 +80,11 @@ class UPSRPipeline(DiffusionPipeline):
     def tile_multiple(self) -> int:
         """``tile_size`` must be a multiple of it: the windows of the denoiser's smallest level, in LR pixels."""
         return self.unet.config.window_size * 2 ** (len(self.unet.config.channel_mult) - 1)
+
+    @property
+    def _padding(self) -> int:
+        """The output's sides are padded to multiples of it inside."""
+        return self.scale * self.unet.config.pad_multiple
 
     def compile(self, **options: Any) -> None:
         """Compile the denoiser by ``torch.compile`` at its next call: slow at first, faster from then on.
@@ -168,15 +174,30 @@ class UPSRPipeline(DiffusionPipeline):
         lr = to_tensor(image).to(device)
         batch, _, height, width = lr.shape
         size = batch, scale * height, scale * width
-        self.check_inputs(
-            size, stochasticity, generator, noise, noise_strength, flat_threshold, sr, tile_size, tile_overlap,
-            tile_batch_size, adaptive_steps, color_fix, output_type, callback_on_step_end_tensor_inputs,
-            {"callback_on_step_end": callback_on_step_end, "callback_on_tile_end": callback_on_tile_end},
-        )  # fmt: skip
+        check_inputs(
+            size,
+            self._padding,
+            self.tile_multiple,
+            self._callback_tensor_inputs,
+            stochasticity=stochasticity,
+            generator=generator,
+            noise=noise,
+            noise_strength=noise_strength,
+            flat_threshold=flat_threshold,
+            sr=sr,
+            tile_size=tile_size,
+            tile_overlap=tile_overlap,
+            tile_batch_size=tile_batch_size,
+            adaptive_steps=adaptive_steps,
+            color_fix=color_fix,
+            output_type=output_type,
+            tensor_inputs=callback_on_step_end_tensor_inputs,
+            callbacks={"callback_on_step_end": callback_on_step_end, "callback_on_tile_end": callback_on_tile_end},
+        )
         if noise_weight is not None:
-            noise_weight = self._padded("noise_weight", noise_weight, size).to(device)
+            noise_weight = padded_plane("noise_weight", noise_weight, size, self._padding).to(device)
         if noise_mask is not None:
-            noise_mask = self._padded("noise_mask", noise_mask, size).to(device)
+            noise_mask = padded_plane("noise_mask", noise_mask, size, self._padding).to(device)
         if generator is not None and not isinstance(generator, torch.Generator):
             generator = list(generator)
 
@@ -284,7 +305,7 @@ class UPSRPipeline(DiffusionPipeline):
         if sr is None:
             sr = self.super_resolve(lr, callback_on_tile_end)
         else:
-            self._check_padded("sr", sr, (len(lr), height, width))
+            check_padded("sr", sr, (len(lr), height, width), self._padding)
         inside = (..., slice(height), slice(width))
         # Padded as g saw it: at the border, the upsampled image depends on the pixels beyond.
         padded = pad_to_multiple(lr.to(sr.device), self.unet.config.pad_multiple)
@@ -356,111 +377,9 @@ class UPSRPipeline(DiffusionPipeline):
             tile_batch_size = tiles_per_call(self.unet, tiling.sides[0] * tiling.sides[1], free)
         return replace(tiling, batch_size=min(tile_batch_size, len(tiling.chunks(len(lr)))))
 
-    def _padded(self, name: str, plane: torch.Tensor | np.ndarray, size: tuple[int, int, int]) -> torch.Tensor:
-        """The argument ``name``, checked and padded, as (1|B,1|3,s*h',s*w')."""
-        batch, height, width = size
-        try:
-            plane = torch.as_tensor(plane)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{name} must be a tensor or an array, not {type(plane).__name__}") from error
-        if plane.ndim in (2, 3):
-            plane = plane[..., None, :, :]
-        plane = plane.float() if plane.ndim == 4 else plane.float()[None]
-        fits = plane.ndim == 4 and plane.shape[0] in (1, batch) and plane.shape[1] in (1, 3)
-        if not fits or plane.shape[2:] != (height, width):
-            raise ValueError(
-                f"{name} must be ({height},{width}), ({batch},{height},{width}) or ({batch},1|3,{height},{width}), "
-                f"the size of the output; not {tuple(plane.shape)}"
-            )
-        if not 0 <= plane.min() <= plane.max() <= LARGEST_NOISE:
-            raise ValueError(f"{name} must be from 0 to {LARGEST_NOISE:g} everywhere, and not NaN")
-        return pad_to_multiple(plane, self.scale * self.unet.config.pad_multiple)
-
-    def _check_padded(self, name: str, image: torch.Tensor, size: tuple[int, int, int]) -> None:
-        """Refuse an argument that is not finite, or not of the padded output size."""
-        unit = self.scale * self.unet.config.pad_multiple
-        expected = (size[0], 3, *(side + -side % unit for side in size[1:]))
-        if not isinstance(image, torch.Tensor):
-            raise ValueError(f"{name} must be a torch.Tensor, not {type(image).__name__}")
-        if image.shape != expected:
-            raise ValueError(f"{name} must have shape {expected} (padded size), not {tuple(image.shape)}")
-        if not image.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite values; pass finite ones")
-
     def _check_components(self) -> None:
         for name in ("unet", "sr_net", "scheduler"):
             if getattr(self, name, None) is None:
                 raise ValueError(f"the pipeline has no {name}; load or pass one")
         if self.sr_net.config.scale != self.scale:
             raise ValueError(f"sr_net has scale {self.sr_net.config.scale}, unet has {self.scale}; they must agree")
-
-    def check_inputs(
-        self,
-        size: tuple[int, int, int],
-        stochasticity: float,
-        generator: torch.Generator | Sequence[torch.Generator] | None,
-        noise: torch.Tensor | None,
-        noise_strength: float,
-        flat_threshold: float | None,
-        sr: torch.Tensor | None,
-        tile_size: int | None,
-        tile_overlap: int,
-        tile_batch_size: int | None,
-        adaptive_steps: float | None,
-        color_fix: str,
-        output_type: str,
-        tensor_inputs: Sequence[str],
-        callbacks: Mapping[str, Any],
-    ) -> None:
-        """Refuse arguments of `__call__` that are out of their range, shape or type, before any work.
-
-        Args:
-            size: images B, height s*h and width s*w of the output; the others are those of `__call__`.
-            callbacks: functions by the names of their arguments.
-
-        Raises:
-            ValueError: the message names the argument.
-        """
-        shares = {"stochasticity": (stochasticity, 1.0), "noise_strength": (noise_strength, LARGEST_NOISE)}
-        if flat_threshold is not None:
-            shares["flat_threshold"] = flat_threshold, 1.0
-        for name, (value, high) in shares.items():
-            if not isinstance(value, (int, float, np.number)) or not 0 <= value <= high:
-                raise ValueError(f"{name} must be a number from 0 to {high:g}, not {value!r}")
-        if generator is not None and not isinstance(generator, torch.Generator):
-            if not isinstance(generator, Sequence) or any(not isinstance(g, torch.Generator) for g in generator):
-                raise ValueError(f"generator must be a torch.Generator or a list of them, not {generator!r}")
-            if len(generator) != size[0]:
-                raise ValueError(f"generator has {len(generator)} entries for {size[0]} images; pass one per image")
-        if noise is not None:
-            self._check_padded("noise", noise, size)
-        if sr is not None:
-            self._check_padded("sr", sr, size)
-        unit, whole = self.tile_multiple, (int, np.integer)
-        if tile_size is not None and (not isinstance(tile_size, whole) or tile_size < 0 or tile_size % unit):
-            raise ValueError(
-                f"tile_size must be a multiple of {unit} LR pixels for this model, None (by the free memory) or 0 (no "
-                f"tiles), not {tile_size!r}"
-            )
-        if not isinstance(tile_overlap, whole) or tile_overlap < 0:
-            raise ValueError(f"tile_overlap must be a whole number of LR pixels of at least 0, not {tile_overlap!r}")
-        if tile_batch_size is not None and (not isinstance(tile_batch_size, whole) or tile_batch_size < 1):
-            raise ValueError(f"tile_batch_size must be a whole number of at least 1, not {tile_batch_size!r}")
-        if adaptive_steps is not None and (
-            not isinstance(adaptive_steps, (int, float, np.number)) or not 0 < adaptive_steps <= 1
-        ):
-            raise ValueError(f"adaptive_steps must be a number above 0 and at most 1, or None, not {adaptive_steps!r}")
-        if color_fix not in COLOR_FIXES:
-            raise ValueError(f"color_fix must be one of {', '.join(COLOR_FIXES)}, not {color_fix!r}")
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}")
-        for name, callback in callbacks.items():
-            if callback is not None and not callable(callback):
-                raise ValueError(f"{name} must be a function, not {callback!r}")
-        if not isinstance(tensor_inputs, Sequence):
-            raise ValueError(f"callback_on_step_end_tensor_inputs must be a list of names, not {tensor_inputs!r}")
-        unknown = [name for name in tensor_inputs if name not in self._callback_tensor_inputs]
-        if unknown:
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs: no {unknown[0]!r} among {self._callback_tensor_inputs}"
-            )
