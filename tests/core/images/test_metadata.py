@@ -1,4 +1,4 @@
-"""XMP packets and resolution; EXIF and ICC are in test_files.py."""
+"""XMP packets and resolution; EXIF and ICC are in test_exif_and_icc.py."""
 
 from __future__ import annotations
 
