@@ -11,6 +11,7 @@ import diffusers
 import torch
 
 from upsr_core import UPSRPipeline, load_pipeline
+from upsr_core.allocation import keep_freed_memory
 from upsr_core.models.complete_weights import in_fast_layout
 from upsr_core.published.config import build_published
 from upsr_core.resampling import upsample
@@ -27,7 +28,11 @@ def add_threads_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def load_model(name: str | None) -> UPSRPipeline:
-    """The pipeline that `add_model_argument` names, on the CPU in float32, without a progress bar."""
+    """The pipeline that `add_model_argument` names, on the CPU in float32, without a progress bar.
+
+    The process keeps freed memory from here on, as the command line does.
+    """
+    keep_freed_memory()
     diffusers.utils.logging.disable_progress_bar()
     if name == "published":
         with torch.random.fork_rng():

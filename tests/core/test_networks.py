@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from tests.core.conftest import Golden
 from tests.tiny import TINY_ATD, TINY_UNET, build_tiny
 from upsr_core import ATDModel, UPSRPipeline, UPSRUNet
-from upsr_core.models.attention import MASKED, WindowAttention, shift_masks
+from upsr_core.models.attention import MASKED, WindowAttention, attend, shift_masks
 from upsr_core.resampling import mirror_indices, pad_to_multiple
 
 
@@ -25,14 +26,25 @@ def test_published_sizes() -> None:
         assert parameters(ATDModel()) == 2_532_360
 
 
-def test_denoiser_matches_the_published_one(golden: Golden, golden_pipe: UPSRPipeline) -> None:
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Attention over small windows takes another way with several threads."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(usual)
+
+
+def test_denoiser_matches_the_published_one(golden: Golden, golden_pipe: UPSRPipeline, threads: int) -> None:
     with torch.no_grad():
         out = golden_pipe.unet(golden["denoiser.0.sample"], golden["denoiser.0.timestep"], golden["denoiser.0.cond"])
     golden.assert_matches(out.sample, "denoiser.0.out")
 
 
 @pytest.mark.parametrize("case", [0, 1])
-def test_sr_network_matches_the_published_one(golden: Golden, golden_pipe: UPSRPipeline, case: int) -> None:
+def test_sr_network_matches_the_published_one(
+    golden: Golden, golden_pipe: UPSRPipeline, threads: int, case: int
+) -> None:
     with torch.no_grad():
         out = golden_pipe.sr_net(golden[f"srnet.{case}.lr"])
     golden.assert_matches(out.sample, f"srnet.{case}.out")
@@ -54,6 +66,18 @@ def test_gradients_match_the_published_ones(golden: Golden, golden_pipe: UPSRPip
     gradients = torch.autograd.grad(mse.mean(), list(pipe.unet.parameters()))
     norm = torch.stack([g.norm() for g in gradients]).norm()
     torch.testing.assert_close(norm, golden["train.grad_norm"].squeeze(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [16, 64, 256])
+@pytest.mark.parametrize("scale", [None, 1.0])
+def test_attention_is_the_same_fused_or_not(threads: int, tokens: int, scale: float | None) -> None:
+    q, k, v = torch.randn(3, 5, 2, tokens, 12)
+    for bias in (None, torch.randn(2, tokens, tokens)):
+        scores = torch.einsum("bhid,bhjd->bhij", q, k) * (12**-0.5 if scale is None else scale)
+        expected = (scores + (0 if bias is None else bias)).softmax(-1) @ v
+        torch.testing.assert_close(attend(q, k, v, bias, scale), expected, atol=1e-5, rtol=1e-5)
+        with torch.no_grad():
+            torch.testing.assert_close(attend(q, k, v, bias, scale), expected, atol=1e-5, rtol=1e-5)
 
 
 def published_mask(shift: int, window: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ..allocation import keep_freed_memory
 from ..messages import one_line
 from .arguments import parse_arguments
 from .evaluate import evaluate
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = parse_arguments(None if argv is None else list(argv))
+        keep_freed_memory()
         with our_messages(args.verbose):
             return _COMMANDS[args.command](args)
     except BrokenPipeError:

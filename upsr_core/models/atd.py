@@ -15,7 +15,7 @@ from torch import nn
 
 from ..diffusers_hook import registered_with_diffusers
 from ..resampling import pad_to_multiple, upsample
-from .attention import LayerNorm, PixelLinear, WindowAttention, start_at_zero
+from .attention import LayerNorm, PixelLinear, WindowAttention, attend, start_at_zero
 from .complete_weights import CompleteWeights
 from .config_bounds import check_lists, check_numbers, check_whole_numbers, check_windows
 
@@ -73,7 +73,7 @@ class CategoryAttention(nn.Module):
         groups = _take_rows(qkv, order).view(-1, size, 3, self.num_heads, qkv.shape[-1] // (3 * self.num_heads))
         q, k, v = groups.permute(2, 0, 3, 1, 4).unbind(0)
         scale = self.logit_scale.float().clamp(max=MAX_LOGIT_SCALE).exp().to(q.dtype)
-        out = F.scaled_dot_product_attention(q * scale, k, v, scale=1.0)
+        out = attend(q * scale, k, v, scale=1.0)
         out = out.transpose(1, 2).reshape(batch, n + missing, -1)
         return self.proj(_take_rows(out, inverse).view(*shape, -1))
 
