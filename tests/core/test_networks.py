@@ -12,6 +12,7 @@ import torch
 from tests.core.conftest import Golden
 from tests.tiny import TINY_ATD, TINY_UNET, build_tiny
 from upsr_core import ATDModel, UPSRPipeline, UPSRUNet
+from upsr_core.models import attention
 from upsr_core.models.attention import MASKED, WindowAttention, attend, shift_masks
 from upsr_core.resampling import mirror_indices, pad_to_multiple
 
@@ -70,7 +71,11 @@ def test_gradients_match_the_published_ones(golden: Golden, golden_pipe: UPSRPip
 
 @pytest.mark.parametrize("tokens", [16, 64, 256])
 @pytest.mark.parametrize("scale", [None, 1.0])
-def test_attention_is_the_same_fused_or_not(threads: int, tokens: int, scale: float | None) -> None:
+@pytest.mark.parametrize("windows_at_once", [2, 5])
+def test_attention_is_the_same_fused_or_not(
+    monkeypatch: pytest.MonkeyPatch, threads: int, tokens: int, scale: float | None, windows_at_once: int
+) -> None:
+    monkeypatch.setattr(attention, "SCORE_ELEMENTS", windows_at_once * 2 * tokens**2)
     q, k, v = torch.randn(3, 5, 2, tokens, 12)
     for bias in (None, torch.randn(2, tokens, tokens)):
         scores = torch.einsum("bhid,bhjd->bhij", q, k) * (12**-0.5 if scale is None else scale)
@@ -102,11 +107,11 @@ def test_swin_mask_keeps_opposite_borders_apart(size: tuple[int, int]) -> None:
     """Shifted attention in one piece equals attention over each window's tokens that are neighbours in the image."""
     torch.manual_seed(0)
     height, width = size
-    attention = WindowAttention(num_heads=2, window_size=8, shifted=True)
-    attention.relative_position_bias.data.zero_()
+    attend_windows = WindowAttention(num_heads=2, window_size=8, shifted=True)
+    attend_windows.relative_position_bias.data.zero_()
     qkv = torch.randn(1, height, width, 24)
     with torch.no_grad():
-        out = attention(qkv)
+        out = attend_windows(qkv)
     # Windows displaced by 4: rows ..3, 4..11, and so on; those at the border hold fewer tokens.
     borders = [sorted({0, n, *range(4, n, 8)}) for n in (height, width)]
     for top, bottom in zip(borders[0], borders[0][1:], strict=False):

@@ -96,6 +96,7 @@ def shift_masks(window_size: int, kind: ShiftMask) -> torch.Tensor:
 # products are then too small for the cost of starting each one among several threads. Batched over all windows they are
 # twice as fast with two threads, and a tenth slower with one.
 UNFUSED_TOKENS = 128
+SCORE_ELEMENTS = 2**20
 
 
 def attend(
@@ -111,7 +112,17 @@ def attend(
     )
     if not unfused:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias[None], scale=scale)
-    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    # Few windows at a time: their scores stay in the cache, and those of a large tile would take as much as all else.
+    windows = max(1, SCORE_ELEMENTS // (q.shape[1] * q.shape[2] ** 2))
+    parts = zip(q.split(windows), k.split(windows), v.split(windows), strict=True)
+    return torch.cat([_attend_unfused(*part, bias, scale) for part in parts])
+
+
+def _attend_unfused(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    scores = (q * scale) @ k.transpose(-2, -1)
     if bias is not None:
         scores += bias
     return torch.softmax(scores, dim=-1) @ v
