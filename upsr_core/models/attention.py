@@ -94,7 +94,7 @@ def shift_masks(window_size: int, kind: ShiftMask) -> torch.Tensor:
 
 # Up to so many tokens in a window, PyTorch's fused attention on a CPU gains nothing from a second thread: its matrix
 # products are then too small for the cost of starting each one among several threads. Batched over all windows they are
-# twice as fast with two threads, and a tenth slower with one.
+# 1.5 to 2 times as fast with two threads, and a fifth slower with one.
 UNFUSED_TOKENS = 128
 SCORE_ELEMENTS = 2**20
 
