@@ -11,13 +11,13 @@ import pytest
 from upsr_core.allocation import keep_freed_memory
 
 MEASURE = """
-import resource, sys, torch
+import resource, sys
 from upsr_core.allocation import keep_freed_memory
 print(keep_freed_memory() if "keep" in sys.argv else False)
-def faults():
+def faults(size=48 * 2**20):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(8):
-        torch.ones(12 * 2**20)
+        b"x" * size
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults()
 print(faults())
