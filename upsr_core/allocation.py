@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks of up to 64 MiB, and 512 MiB in all, for the next call; True where it does so.
 
     By default blocks of over 32 MiB, and free memory of over 64 MiB, go back to the system at once, so the layers of a
-    network pay for fresh pages again and again: up to a third of the time of a large tile on a CPU. The setting is the
+    network pay for fresh pages again and again: a quarter of the time of tiles of 256 on a CPU. The setting is the
     whole process's, so the command line makes it, and a program that uses the library may. It does nothing on systems
     without glibc.
     """

@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from upsr_core.allocation import keep_freed_memory
+from upsr_core.cli.main import main
 
 MEASURE = """
 import resource, sys
@@ -40,3 +42,10 @@ def test_blocks_of_48_mib_are_not_fresh_pages_at_every_call() -> None:
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert keep_freed_memory() is False
+
+
+def test_the_command_keeps_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("upsr_core.cli.main.keep_freed_memory", lambda: calls.append("kept"))
+    assert main(["upscale", str(tmp_path / "none.png")]) == 2
+    assert calls == ["kept"]
