@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from upsr_core import load_pipeline
 from upsr_core.cli.completion import SHELLS
 from upsr_core.cli.main import main
-from upsr_core.loading import BUNDLED_MODEL
+from upsr_core.loading import BUNDLED_MODEL, model_sha256
 
 
 def test_doctor_says_what_is_here_and_what_would_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,3 +60,16 @@ def test_completion_without_its_package_is_one_line(
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["--print-completion", "bash"]) == 2
     assert capsys.readouterr().err == "upsr: error: --print-completion needs shtab; pip install shtab\n"
+
+
+def test_info_describes_the_model(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = load_pipeline(tiny_folder)
+    assert main(["info", str(tiny_folder)]) == 0
+    printed = capsys.readouterr().out
+    assert f"{pipe.unet.num_parameters():,}" in printed
+    assert main(["info", str(tiny_folder), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["model"] == str(tiny_folder)
+    assert facts["sha256"] == model_sha256(pipe)
+    assert facts["denoiser_parameters"] == pipe.unet.num_parameters()
+    assert (facts["scale"], facts["steps"]) == (4, 5)

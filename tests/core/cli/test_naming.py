@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.cli.test_cli import save_photo
+from tests.core.cli.photos import save_photo
 from upsr_core.cli.naming import Naming
 from upsr_core.cli.paths import Job, plan_jobs
 

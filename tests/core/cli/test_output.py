@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.cli.test_cli import save_photo
+from tests.core.cli.photos import save_photo
 from upsr_core.cli.main import main
 from upsr_core.cli.output import complain, say
 from upsr_core.messages import one_line, printable

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.core.cli.test_cli import save_photo
+from tests.core.cli.photos import save_photo
 from upsr_core.cli.main import main
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.cli.test_cli import save_photo
+from tests.core.cli.photos import save_photo
 from upsr_core.cli.output import complain
 from upsr_core.cli.progress import RunProgress, count_pixels, duration
 

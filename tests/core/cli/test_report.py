@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.cli.test_cli import save_photo, size_of
+from tests.core.cli.photos import save_photo, size_of
 from upsr_core import UPSRPipeline, load_pipeline
 from upsr_core.cli.arguments import parse_arguments
 from upsr_core.cli.main import main
@@ -17,11 +17,6 @@ from upsr_core.cli.report import ReportWriter, read_report, record_of, settings_
 from upsr_core.loading import model_sha256
 
 SOFTWARE = {"model_sha256": "0" * 64, "device": "cpu", "upsr": "0"}
-
-
-@pytest.fixture
-def model(tiny_folder: Path) -> list[str]:
-    return ["--model", str(tiny_folder), "--device", "cpu"]
 
 
 def records(path: Path) -> list[dict[str, Any]]:
