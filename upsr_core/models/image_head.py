@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .kept import KeepsDerived
+from .winograd import UPSAMPLED, Conv3x3, WinogradConv
 
 # Folding a kernel costs time in proportion to its size alone: below this many pixels it does not pay.
 LEAST_FOLDED_PIXELS = 32 * 32
@@ -22,17 +22,23 @@ def band_elements(device: torch.device) -> int:
     return BAND_ELEMENTS.get(device.type, BAND_ELEMENTS_ELSEWHERE)
 
 
-class UpsampleConv(KeepsDerived, nn.Conv2d):
+class UpsampleConv(WinogradConv):
     """Nearest-neighbour x2, then a 3x3 convolution.
 
-    At inference on a CPU in float32 the two are folded into one transposed 4x4 convolution of stride 2, 4/9 of the
-    multiplications: each output pixel sees at most 2x2 different input pixels.
+    At inference on a CPU in float32 the two go together by Winograd where there are many channels, and else are folded
+    into one transposed 4x4 convolution of stride 2, 4/9 of the multiplications: each output pixel sees at most 2x2
+    different input pixels.
     """
 
+    transform = UPSAMPLED
+
     def __init__(self, channels: int):
-        super().__init__(channels, channels, 3, padding=1)
+        super().__init__(channels, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B,C,H,W) to (B,C,2H,2W)."""
+        if self.pays(x):
+            return self.winograd(x)
         # In half precision oneDNN's transposed convolution is far slower than its convolution on some processors.
         folds = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
         if folds and x.shape[-2] * x.shape[-1] >= LEAST_FOLDED_PIXELS:
@@ -62,9 +68,9 @@ class ImageHead(nn.Module):
 
     def __init__(self, in_channels: int, num_feat: int, out_channels: int, scale: int):
         super().__init__()
-        self.conv_in = nn.Conv2d(in_channels, num_feat, 3, padding=1)
+        self.conv_in = Conv3x3(in_channels, num_feat)
         self.upsample = nn.ModuleList(UpsampleConv(num_feat) for _ in range(scale.bit_length() - 1))
-        self.conv_hr = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.conv_hr = Conv3x3(num_feat, num_feat)
         self.conv_out = nn.Conv2d(num_feat, out_channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from .attention import SHIFT_MASKS, GroupNorm, PixelConv, PixelLinear, ShiftMask
 from .complete_weights import CompleteWeights
 from .config_bounds import check_lists, check_numbers, check_whole_numbers, check_windows
 from .image_head import ImageHead, UpsampleConv
+from .winograd import Conv3x3
 
 NORM_GROUPS = 32
 
@@ -35,11 +36,11 @@ class ResBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, time_channels: int, dropout: float):
         super().__init__()
         self.norm1 = GroupNorm(NORM_GROUPS, in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv3x3(in_channels, out_channels)
         self.time_proj = nn.Linear(time_channels, 2 * out_channels)
         self.norm2 = GroupNorm(NORM_GROUPS, out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv3x3(out_channels, out_channels)
         self.shortcut = nn.Identity() if in_channels == out_channels else PixelConv(in_channels, out_channels)
         start_at_zero(self.conv2)
 
@@ -206,7 +207,7 @@ class UPSRUNet(CompleteWeights, ConfigMixin):
 
         self.time_proj = Timesteps(model_channels, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(model_channels, time_channels)
-        self.conv_in = nn.Conv2d(self.state_channels + self.condition_channels, model_channels, 3, padding=1)
+        self.conv_in = Conv3x3(self.state_channels + self.condition_channels, model_channels)
 
         self.down = nn.ModuleList()
         skips, channels = [model_channels], model_channels
