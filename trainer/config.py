@@ -38,6 +38,8 @@ class NetworkTrainingConfig:
             ``vgg-features`` need no download, see `STLPIPS` and `VGGFeatureLoss`; the gradients of the last are larger
             by two orders of magnitude.
         perceptual_weight: lambda of Eq. 9; 0 does without the perceptual term.
+        adversarial_weight: of the denoiser: weight of the adversarial term, see `adversarial_losses`; its discriminator
+            judges by the features of perceptual=vgg-features. 0 is the paper.
         best_metric: validation metric, averaged over the inputs, whose best weights are in ``model``. ``loss`` is the
             stage's own on the held-out photos; PSNR and SSIM would choose a denoiser that is hardly trained.
         timesteps: of the denoiser: ``all``, or only the ``last``, which is the noisiest, for a model that restores in
@@ -59,14 +61,18 @@ class NetworkTrainingConfig:
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     perceptual: Literal["lpips-vgg", "st-lpips-vgg", "vgg-features"] = "lpips-vgg"
     perceptual_weight: NonNegativeFloat = 0.0
+    adversarial_weight: NonNegativeFloat = 0.0
     best_metric: Literal["loss", "psnr", "ssim"] = "loss"
     timesteps: Literal["all", "last"] = "all"
     weight_edits: float = Field(default=0.0, ge=0, le=1)
 
     @property
-    def perceptual_term(self) -> str:
-        """The weighted distance that is added to the loss, in words."""
-        return f"{self.perceptual_weight:g} {self.perceptual}" if self.perceptual_weight else "no perceptual term"
+    def added_terms(self) -> str:
+        """The weighted terms that are added to the loss, in words."""
+        if not self.perceptual_weight:
+            return "no perceptual term"
+        adversarial = f" + {self.adversarial_weight:g} adversarial" if self.adversarial_weight else ""
+        return f"{self.perceptual_weight:g} {self.perceptual}{adversarial}"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -129,6 +135,17 @@ class TrainConfig:
         if self.sr_net_training.weight_edits:
             raise ValueError(
                 "sr_net_training.weight_edits: the SR network has no noise; set unet_training.weight_edits"
+            )
+        if self.sr_net_training.adversarial_weight:
+            raise ValueError(
+                "sr_net_training.adversarial_weight: uncertainty is measured by a network of the least error; set "
+                "unet_training.adversarial_weight"
+            )
+        unet = self.unet_training
+        if unet.adversarial_weight and (unet.perceptual != "vgg-features" or not unet.perceptual_weight):
+            raise ValueError(
+                "unet_training.adversarial_weight: the discriminator judges by the features of another term; set "
+                "unet_training.perceptual=vgg-features and a unet_training.perceptual_weight"
             )
         if self.data.hr_size % self.scale:
             raise ValueError(f"data.hr_size {self.data.hr_size} must be a multiple of scale {self.scale}")

@@ -18,7 +18,7 @@ from trainer.data.batches import Batches, derived_seed
 from trainer.data.sources.opening import Images
 from trainer.ema import EMA
 from trainer.meter import Meter
-from trainer.optimization import learning_rate, make_optimizer
+from trainer.optimization import learning_rate, make_optimizer, set_learning_rate
 from trainer.output.atomic_folders import remove_leftover_folders
 from trainer.output.checkpointing import (
     StageProgress,
@@ -73,7 +73,12 @@ class StageTrainer:
         if config.compile:
             # In place, where `torch.compile` would put a wrapper with other weight names around it.
             network.compile()
-        self.model, self.optimizer = accelerator.prepare(network, make_optimizer(network, self.training, device))
+        networks = [network] if stage.discriminator is None else [network, stage.discriminator.to(device)]
+        optimizer = make_optimizer(network, self.training, device, stage.discriminator)
+        *self.trained, self.optimizer = accelerator.prepare(*networks, optimizer)
+        self.model = self.trained[0]
+        if stage.discriminator is not None:
+            stage.discriminator = self.trained[1]
         self.ema = EMA(accelerator.unwrap_model(self.model), self.training.ema_decay)
         accelerator.register_for_checkpointing(self.ema)
         stage.to(device, memory_format)
@@ -177,14 +182,12 @@ class StageTrainer:
             meter: gets the losses, and the time of the parts data, forward, backward, optimiser and EMA.
         """
         accelerator, accumulation = self.accelerator, self.training.gradient_accumulation
-        rate = learning_rate(self.training, self.progress.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, learning_rate(self.training, self.progress.step))
         for micro in range(accumulation):
             with meter.part("data"):
                 lr, hr = next(batches)
             generators = self._generators(self.progress.step * accumulation + micro)
-            with accelerator.accumulate(self.model):
+            with accelerator.accumulate(*self.trained):
                 with meter.part("forward"), accelerator.autocast():
                     losses = self.stage.losses(self.model, lr, hr, generators)
                 with meter.part("backward"):

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from trainer.config import TrainConfig
 from trainer.data.sources.opening import Images, open_images
+from trainer.losses.adversarial import Discriminator
 from trainer.losses.terms import LPIPSLoss, PerceptualLoss, STLPIPSLoss
 from trainer.losses.vgg_features import VGGFeatureLoss
 from trainer.output.checkpointing import architecture, check_same_architecture
-from trainer.output.export import Network, load_sr_net
+from trainer.output.export import load_sr_net
 from trainer.output.tracking import check_trackers
 from trainer.stages import DenoiserStage, SRNetStage, TrainingStage
 from trainer.typed_yaml import ConfigError
@@ -22,6 +24,7 @@ from upsr_core.degradation.degrading import Degradation
 from upsr_core.published.conversion import convert_pair
 
 T = TypeVar("T")
+Module = TypeVar("Module", bound=nn.Module)
 PERCEPTUAL: dict[str, Callable[[], PerceptualLoss]] = {
     "lpips-vgg": LPIPSLoss,
     "st-lpips-vgg": STLPIPSLoss,
@@ -59,7 +62,10 @@ class Preparation:
         if isinstance(network, ATDModel):
             return SRNetStage(self.config, network, self.perceptual[name])
         sr_net = self.sr_net or load_frozen_sr_net(self.config)
-        return DenoiserStage(self.config, network, self.perceptual[name], sr_net, self.scheduler)
+        discriminator = None
+        if self.config.unet_training.adversarial_weight:
+            discriminator = build_seeded(Discriminator, {}, self.config.seed)
+        return DenoiserStage(self.config, network, self.perceptual[name], sr_net, self.scheduler, discriminator)
 
 
 def prepare(config: TrainConfig) -> Preparation:
@@ -141,7 +147,7 @@ def load_perceptual(config: TrainConfig, stage: str) -> PerceptualLoss | None:
     return loss
 
 
-def build_seeded(cls: type[Network], arguments: dict[str, Any], seed: int) -> Network:
+def build_seeded(cls: type[Module], arguments: dict[str, Any], seed: int) -> Module:
     """A network whose initial weights depend on the seed alone."""
     # torch's initialisers draw from the global generator only: its state is put back afterwards.
     with torch.random.fork_rng(devices=[]):

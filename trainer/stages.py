@@ -14,7 +14,9 @@ from torch import nn
 
 from trainer.config import TrainConfig
 from trainer.data.held_out import UpscaleBatch
+from trainer.losses.adversarial import adversarial_losses, gather_evidence, magnitudes
 from trainer.losses.terms import PerceptualLoss
+from trainer.losses.vgg_features import VGGFeatureLoss
 from trainer.output.export import Network, export_pipeline, export_sr_net
 from trainer.weight_edits import edit_weights
 from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
@@ -32,6 +34,7 @@ class TrainingStage(ABC, Generic[Network]):
         config: the whole run.
         network: with its initial weights.
         perceptual: None where the perceptual term has no weight.
+        discriminator: that is trained beside the network; None where there is no adversarial term.
     """
 
     name: ClassVar[str]
@@ -39,8 +42,14 @@ class TrainingStage(ABC, Generic[Network]):
     method: ClassVar[str]
     """Name of the result in a validation."""
 
-    def __init__(self, config: TrainConfig, network: Network, perceptual: PerceptualLoss | None):
-        self.config, self.perceptual = config, perceptual
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: Network,
+        perceptual: PerceptualLoss | None,
+        discriminator: nn.Module | None = None,
+    ):
+        self.config, self.perceptual, self.discriminator = config, perceptual, discriminator
         self.network: Network = network
 
     @abstractmethod
@@ -99,8 +108,10 @@ class SRNetStage(TrainingStage[ATDModel]):
 class DenoiserStage(TrainingStage[UPSRUNet]):
     """Training of the denoiser for a frozen g: squared error in [-1,1] units plus weighted perceptual distance (Eq. 9).
 
+    Beyond the paper, an adversarial term may be added.
+
     Args:
-        config, perceptual: as for `TrainingStage`.
+        config, perceptual, discriminator: as for `TrainingStage`.
         network: the denoiser with its initial weights.
         sr_net: g, which is run once per batch.
         scheduler: of the diffusion.
@@ -115,14 +126,18 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
         perceptual: PerceptualLoss | None,
         sr_net: ATDModel,
         scheduler: UNWScheduler,
+        discriminator: nn.Module | None = None,
     ):
-        super().__init__(config, network, perceptual)
+        super().__init__(config, network, perceptual, discriminator)
         self.sr_net, self.scheduler = sr_net.eval().requires_grad_(False), scheduler
 
     def losses(
         self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> Losses:
-        """``mse``, ``perceptual`` where it has a weight, and ``loss``; see `TrainingStage.losses`."""
+        """``mse``, ``perceptual`` and ``adversarial`` where they have weights, and ``loss``, as in `TrainingStage`.
+
+        With an adversarial term ``loss`` includes the ``discriminator``'s own.
+        """
         x0 = 2 * hr - 1
         first = len(self.scheduler) - 1 if self.config.unet_training.timesteps == "last" else 0
         t = torch.cat([torch.randint(first, len(self.scheduler), (1,), generator=one) for one in generators])
@@ -134,8 +149,30 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
             self.sr_net, self.scheduler, lr, x0, noise, t, self.network.config["sr_condition"], edit
         )
         estimate = model(sample, t.to(hr.device), condition, return_dict=False)[0].float()
+        losses = {"mse": F.mse_loss(estimate, x0)}
+        # What the discriminator says of an image changes as it learns: held-out losses would not compare.
+        if self.discriminator is not None and model.training:
+            return self._add_adversarial(losses, self.discriminator, estimate, x0)
         weight = self.config.unet_training.perceptual_weight
-        return _add_perceptual({"mse": F.mse_loss(estimate, x0)}, self.perceptual, weight, estimate, x0)
+        return _add_perceptual(losses, self.perceptual, weight, estimate, x0)
+
+    def _add_adversarial(
+        self, losses: Losses, discriminator: nn.Module, estimate: torch.Tensor, target: torch.Tensor
+    ) -> Losses:
+        """``losses`` (the squared error) with the perceptual and the adversarial term, from the same features."""
+        training, vgg = self.config.unet_training, self.perceptual
+        assert isinstance(vgg, VGGFeatureLoss)
+        with torch.no_grad():
+            references = vgg.features(target)
+            scales = magnitudes(target, references)
+            real = gather_evidence(target, references, scales)
+        features = vgg.features(estimate)
+        losses["perceptual"] = vgg.distance(features, references)
+        losses["adversarial"], losses["discriminator"] = adversarial_losses(
+            discriminator, real, gather_evidence(estimate, features, scales)
+        )
+        own = losses["mse"] + training.perceptual_weight * losses["perceptual"]
+        return {"loss": own + training.adversarial_weight * losses["adversarial"] + losses["discriminator"], **losses}
 
     def upscaler(self, network: UPSRUNet) -> UpscaleBatch:
         """The whole pipeline."""

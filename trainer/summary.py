@@ -34,7 +34,7 @@ def summary(
         f"batch: {training.batch_size} x {training.gradient_accumulation} micro-steps x {processes} processes = "
         f"{batch} images a step; {training.max_steps} steps are {epochs:.1f} epochs of {images}",
         f"degradation: {data.degradation_name}; crops of {data.hr_size} HR pixels",
-        f"loss: {term} + {training.perceptual_term}",
+        f"loss: {term} + {training.added_terms}",
         f"memory: {parameters * TRAINED_BYTES / 2**20:.0f} MiB for weights, gradients and averages; activations, which "
         "grow with batch and crops, come on top",
     ]

@@ -1,6 +1,8 @@
-"""Distance of VGG16 features, from weights that a package brings, so that nothing has to be downloaded."""
+"""VGG16's features and their distance, from weights that a package brings, so that nothing has to be downloaded."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,14 +44,11 @@ class VGGFeatureLoss(PerceptualLoss):
     def forward(self, estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Mean distance of images (B,3,H,W) in [-1,1], H and W at least 16; the estimate is not clipped."""
         with torch.no_grad():
-            wanted = self._features(target)
-        total = estimate.new_zeros(())
-        for weight, feature, reference in zip(_GROUP_WEIGHTS, self._features(estimate), wanted, strict=True):
-            magnitude = reference.float().abs().mean()
-            total = total + weight * F.l1_loss(feature.float(), reference.float()) / magnitude
-        return total
+            references = self.features(target)
+        return self.distance(self.features(estimate), references)
 
-    def _features(self, image: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """The features that are compared, of images (B,3,H,W) in [-1,1]: (B,C,H/2^i,W/2^i) for group i of five."""
         features: list[torch.Tensor] = []
         hidden = ((image - self.shift) / self.scale).contiguous(memory_format=torch.channels_last)
         for place, convolution in enumerate(self.convolutions):
@@ -61,3 +60,11 @@ class VGGFeatureLoss(PerceptualLoss):
             if place in _GROUP_ENDS:
                 features.append(hidden)
         return features
+
+    def distance(self, features: Sequence[torch.Tensor], references: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The mean distance, of what `features` gives for the estimate and for the target."""
+        total = features[0].new_zeros((), dtype=torch.float32)
+        for weight, feature, reference in zip(_GROUP_WEIGHTS, features, references, strict=True):
+            magnitude = reference.float().abs().mean()
+            total = total + weight * F.l1_loss(feature.float(), reference.float()) / magnitude
+        return total

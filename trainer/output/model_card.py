@@ -47,8 +47,8 @@ def model_card(config: TrainConfig, repo_id: str, step: int, figures: Figures) -
         f"# {repo_id.rstrip('/').rsplit('/', 1)[-1]}\n",
         f"{config.scale}x super-resolution of photos by uncertainty-guided diffusion (UPSR, CVPR 2025), trained with "
         f"`trainer/train.py`: {step} steps of the denoiser, degradation {data.degradation_name}, photos of "
-        f"`{', '.join(names)}`. Losses: L1 + {config.sr_net_training.perceptual_term} for g, squared error + "
-        f"{config.unet_training.perceptual_term} for the denoiser.\n",
+        f"`{', '.join(names)}`. Losses: L1 + {config.sr_net_training.added_terms} for g, squared error + "
+        f"{config.unet_training.added_terms} for the denoiser.\n",
         "```python\n"
         "from upsr_core import load_pipeline\n\n"
         f'pipe = load_pipeline("{repo_id}")\n'
