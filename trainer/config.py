@@ -44,6 +44,9 @@ class NetworkTrainingConfig:
             stage's own on the held-out photos; PSNR and SSIM would choose a denoiser that is hardly trained.
         timesteps: of the denoiser: ``all``, or only the ``last``, which is the noisiest, for a model that restores in
             one step; it is validated in one step, too.
+        own_states: of the denoiser: share of samples that train the last step from the state to which the network's own
+            steps lead, as when it samples. From noised photos alone it learns to take the errors of its earlier steps
+            for detail. 0 is the paper.
         weight_edits: of the denoiser: share of samples whose noise weight is edited at random, as users do with a mask,
             so that this leaves no grain; 0 is the paper.
     """
@@ -64,6 +67,7 @@ class NetworkTrainingConfig:
     adversarial_weight: NonNegativeFloat = 0.0
     best_metric: Literal["loss", "psnr", "ssim"] = "loss"
     timesteps: Literal["all", "last"] = "all"
+    own_states: float = Field(default=0.0, ge=0, le=1)
     weight_edits: float = Field(default=0.0, ge=0, le=1)
 
     @property
@@ -132,16 +136,19 @@ class TrainConfig:
             raise ValueError(f"trackers names one twice: {', '.join(self.trackers)}")
         if self.sr_net_training.timesteps != "all":
             raise ValueError("sr_net_training.timesteps: the SR network has no timesteps; set unet_training.timesteps")
-        if self.sr_net_training.weight_edits:
-            raise ValueError(
-                "sr_net_training.weight_edits: the SR network has no noise; set unet_training.weight_edits"
-            )
+        for key in ("own_states", "weight_edits"):
+            if getattr(self.sr_net_training, key):
+                raise ValueError(f"sr_net_training.{key}: the SR network has no noise; set unet_training.{key}")
         if self.sr_net_training.adversarial_weight:
             raise ValueError(
                 "sr_net_training.adversarial_weight: uncertainty is measured by a network of the least error; set "
                 "unet_training.adversarial_weight"
             )
         unet = self.unet_training
+        if unet.own_states and unet.timesteps == "last":
+            raise ValueError(
+                "unet_training.own_states: there are no earlier steps with timesteps=last; set one of them"
+            )
         if unet.adversarial_weight and (unet.perceptual != "vgg-features" or not unet.perceptual_weight):
             raise ValueError(
                 "unet_training.adversarial_weight: the discriminator judges by the features of another term; set "

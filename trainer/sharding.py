@@ -40,8 +40,9 @@ def check_launch(accelerator: Accelerator, config: TrainConfig) -> None:
             raise ConfigError(f"accelerate launch: FSDP version {version} is not supported; add --fsdp_version 2")
         if config.channels_last:
             raise ConfigError("channels_last: FSDP cannot shard weights in this format; set channels_last=false")
-        if config.unet_training.adversarial_weight:
-            raise ConfigError("unet_training.adversarial_weight: not with FSDP; use --multi_gpu, or set it to 0")
+        for key in ("adversarial_weight", "own_states"):
+            if getattr(config.unet_training, key):
+                raise ConfigError(f"unet_training.{key}: not with FSDP; use --multi_gpu, or set it to 0")
     elif kind not in _WHOLE_NETWORKS:
         raise ConfigError(f"accelerate launch: {kind.value} is not supported; use --multi_gpu, or --use_fsdp")
     elif os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":

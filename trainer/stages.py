@@ -130,6 +130,8 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
     ):
         super().__init__(config, network, perceptual, discriminator)
         self.sr_net, self.scheduler = sr_net.eval().requires_grad_(False), scheduler
+        self.sampler: UNWScheduler = UNWScheduler.from_config(scheduler.config)
+        self.sampler.set_timesteps(len(scheduler))
 
     def losses(
         self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generators: Sequence[torch.Generator]
@@ -142,19 +144,47 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
         first = len(self.scheduler) - 1 if self.config.unet_training.timesteps == "last" else 0
         t = torch.cat([torch.randint(first, len(self.scheduler), (1,), generator=one) for one in generators])
         noise = torch.stack([torch.randn(hr.shape[1:], generator=generator) for generator in generators]).to(hr.device)
-        # Held-out images are scored with the weights of the paper.
-        edits = self.config.unet_training.weight_edits if model.training else 0.0
-        edit = partial(edit_weights, generators=generators, share=edits) if edits else None
+        training = self.config.unet_training
+        edit, own = None, None
+        # Held-out images are scored as in the paper.
+        if model.training and training.weight_edits:
+            edit = partial(edit_weights, generators=generators, share=training.weight_edits)
+        if model.training and training.own_states:
+            chosen = torch.cat([torch.rand(1, generator=one) for one in generators]) < training.own_states
+            t = t.masked_fill(chosen, 0)
+            own = partial(self._with_own_states, chosen.to(hr.device), noise)
         sample, condition = noisy_input(
-            self.sr_net, self.scheduler, lr, x0, noise, t, self.network.config["sr_condition"], edit
+            self.sr_net, self.scheduler, lr, x0, noise, t, self.network.config["sr_condition"], edit, own
         )
         estimate = model(sample, t.to(hr.device), condition, return_dict=False)[0].float()
         losses = {"mse": F.mse_loss(estimate, x0)}
         # What the discriminator says of an image changes as it learns: held-out losses would not compare.
         if self.discriminator is not None and model.training:
             return self._add_adversarial(losses, self.discriminator, estimate, x0)
-        weight = self.config.unet_training.perceptual_weight
-        return _add_perceptual(losses, self.perceptual, weight, estimate, x0)
+        return _add_perceptual(losses, self.perceptual, training.perceptual_weight, estimate, x0)
+
+    def _with_own_states(
+        self,
+        chosen: torch.Tensor,
+        noise: torch.Tensor,
+        states: torch.Tensor,
+        sr: torch.Tensor,
+        upsampled: torch.Tensor,
+        weight: torch.Tensor,
+    ) -> torch.Tensor:
+        """The states with those of the chosen samples (B,) replaced by what the network's own steps lead to."""
+        if not chosen.any():
+            return states
+        sr, upsampled, scheduler = sr[chosen], upsampled[chosen], self.sampler
+        scale, sr_condition = self.config.scale, self.network.config["sr_condition"]
+        own = scheduler.prior_sample(upsampled, noise[chosen], weight[chosen])
+        for t in scheduler.timesteps[:-1].tolist():
+            scaled = scheduler.scale_model_input(own, t)
+            sample, condition = denoiser_input(scaled, sr, upsampled, scale=scale, sr_condition=sr_condition)
+            # Not the wrapped one, whose processes would wait for each other: they choose different numbers of samples.
+            estimate = self.network(sample, t, condition, return_dict=False)[0].float()
+            own = scheduler.step(estimate, t, own, upsampled, return_dict=False)[0]
+        return states.index_put((chosen,), own)
 
     def _add_adversarial(
         self, losses: Losses, discriminator: nn.Module, estimate: torch.Tensor, target: torch.Tensor
@@ -203,6 +233,7 @@ def noisy_input(
     t: torch.Tensor,
     sr_condition: bool,
     edit: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    own: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The denoiser's input for x0 at step t (Eq. 5 to 7).
 
@@ -215,6 +246,7 @@ def noisy_input(
         t: (B,) steps 0..T-1.
         sr_condition: of the denoiser's configuration.
         edit: of the noise weight, w to w.
+        own: of the states: x_t, G, Y (in [-1,1]) and w to x_t.
 
     Returns:
         The scaled state x_t (B,3*s*s,h,w) and the condition, both pixel-unshuffled.
@@ -225,7 +257,10 @@ def noisy_input(
     weight = scheduler.noise_weight(uncertainty(sr, upsampled))
     if edit is not None:
         weight = edit(weight)
-    state = scheduler.scale_model_input(scheduler.add_noise(x0, upsampled, noise, t, weight), t)
+    state = scheduler.add_noise(x0, upsampled, noise, t, weight)
+    if own is not None:
+        state = own(state, sr, upsampled, weight)
+    state = scheduler.scale_model_input(state, t)
     return denoiser_input(state, sr, upsampled, scale=scale, sr_condition=sr_condition)
 
 

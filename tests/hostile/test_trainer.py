@@ -56,6 +56,7 @@ NUMBERS = {
     "unet_training.max_grad_norm": (".nan", ".inf", "-1", "0", "x"),
     "unet_training.ema_decay": (".nan", ".inf", "-1", "1", "x"),
     "unet_training.weight_edits": (".nan", "2", "-1"),
+    "unet_training.own_states": (".nan", "2", "-1"),
     "unet_training.perceptual_weight": (".nan", ".inf", "-1", "x"),
     "unet_training.adversarial_weight": (".nan", ".inf", "-1", "x"),
     "data.hr_size": (".nan", ".inf", "-32", "0", "33", "x", "1e30"),
