@@ -21,7 +21,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight, bias = self.weight.float(), self.bias.float()
-        return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
+        return F.group_norm(_norm_input(x), self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -29,7 +29,12 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight, bias = self.weight.float(), self.bias.float()
-        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+        return F.layer_norm(_norm_input(x), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+def _norm_input(x: torch.Tensor) -> torch.Tensor:
+    # On CPUs norms with float32 weights compute in float32 by themselves, without two copies of the image.
+    return x if x.device.type == "cpu" else x.float()
 
 
 def start_at_zero(layer: nn.Module) -> None:
