@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -120,6 +121,17 @@ def test_swin_mask_keeps_opposite_borders_apart(size: tuple[int, int]) -> None:
             expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)
             expected = expected.transpose(0, 1).reshape(bottom - top, right - left, 8)
             torch.testing.assert_close(out[0, top:bottom, left:right], expected)
+
+
+@pytest.mark.parametrize("shift_mask", ["swin", "published", None])
+@pytest.mark.parametrize("size", [(8, 8), (8, 24), (16, 24)])
+def test_windows_are_the_same_in_training_and_inference(shift_mask: Any, size: tuple[int, int]) -> None:
+    layer = WindowAttention(num_heads=2, window_size=8, shifted=shift_mask is not None, shift_mask=shift_mask or "swin")
+    torch.nn.init.normal_(layer.relative_position_bias)
+    qkv = torch.randn(2, *size, 3 * 16)
+    trained = layer(qkv)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(qkv), trained.detach())
 
 
 def test_only_large_levels_shift() -> None:

@@ -164,6 +164,8 @@ class WindowAttention(KeepsDerived):
     def forward(self, qkv: torch.Tensor) -> torch.Tensor:
         """(B,H,W,3*C), queries, keys and values in this order, to (B,H,W,C)."""
         biases = self.derived("bias", self.relative_position_bias, qkv.dtype, lambda: self._biases(qkv.dtype))
+        if qkv.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            return self._by_tokens(qkv, biases)
         if self.shift:
             qkv = torch.roll(qkv, (-self.shift, -self.shift), dims=(1, 2))
         windows = rearrange(
@@ -181,6 +183,46 @@ class WindowAttention(KeepsDerived):
         bias = self.relative_position_bias[self.position_index].view(tokens, tokens, self.num_heads)
         bias = bias.permute(2, 0, 1)[None].to(dtype, memory_format=torch.contiguous_format)
         return torch.cat([bias, bias + self.masks[:, None].to(dtype)]) if self.shift else bias
+
+    def _by_tokens(self, qkv: torch.Tensor, biases: torch.Tensor) -> torch.Tensor:
+        """What `forward` computes, in fewer passes over the memory: whole tokens are copied, once each way.
+
+        For inference: on CPUs the gradient of such a copy adds the tokens one after the other.
+        """
+        batch, height, width, channels = qkv.shape
+        order, back = self.derived(
+            f"order {batch} {height} {width}",
+            self.relative_position_bias,
+            torch.int64,
+            lambda: self._order(batch, height, width),
+        )
+        tokens = qkv.reshape(-1, channels).index_select(0, order)
+        windows = tokens.view(-1, self.window_size**2, 3, self.num_heads, channels // (3 * self.num_heads))
+        counts = [part[..., 0].numel() for part in self._by_mask(qkv[:, :: self.window_size, :: self.window_size])]
+        parts = [
+            attend(*part.permute(2, 0, 3, 1, 4), bias).transpose(1, 2).reshape(-1, channels // 3)
+            for part, bias in zip(windows.split(counts), biases, strict=False)  # `published` masks no columns
+            if len(part)
+        ]
+        return torch.cat(parts).index_select(0, back).view(batch, height, width, channels // 3)
+
+    def _order(self, batch: int, height: int, width: int) -> torch.Tensor:
+        """Places (2,B*H*W) of the tokens: in the image by windows, those of one mask together, and back."""
+        places = torch.arange(batch * height * width).view(batch, height, width)
+        if self.shift:
+            places = torch.roll(places, (-self.shift, -self.shift), dims=(1, 2))
+        windows = rearrange(places, "b (i y) (j x) -> b i j (y x)", y=self.window_size, x=self.window_size)
+        order = torch.cat([part.flatten() for part in self._by_mask(windows)])
+        return torch.stack([order, torch.argsort(order)])
+
+    def _by_mask(self, windows: torch.Tensor) -> list[torch.Tensor]:
+        """Windows (B,I,J,...) in parts of one mask each, in the order of the biases."""
+        if not self.shift:
+            return [windows]
+        inner, last = windows[:, :-1], windows[:, -1:]
+        if not self.masked_columns:
+            return [inner, last]
+        return [part[:, :, columns] for columns in (slice(-1), slice(-1, None)) for part in (inner, last)]
 
     def _attend(self, windows: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         q, k, v = windows.flatten(1, 3).unbind(0)
