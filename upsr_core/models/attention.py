@@ -199,11 +199,11 @@ class WindowAttention(KeepsDerived):
         tokens = qkv.reshape(-1, channels).index_select(0, order)
         windows = tokens.view(-1, self.window_size**2, 3, self.num_heads, channels // (3 * self.num_heads))
         counts = [part[..., 0].numel() for part in self._by_mask(qkv[:, :: self.window_size, :: self.window_size])]
-        parts = [
-            attend(*part.permute(2, 0, 3, 1, 4), bias).transpose(1, 2).reshape(-1, channels // 3)
-            for part, bias in zip(windows.split(counts), biases, strict=False)  # `published` masks no columns
-            if len(part)
-        ]
+        parts = []
+        for part, bias in zip(windows.split(counts), biases, strict=False):  # `published` masks no columns
+            if len(part):
+                q, k, v = part.permute(2, 0, 3, 1, 4).unbind(0)
+                parts.append(attend(q, k, v, bias).transpose(1, 2).reshape(-1, channels // 3))
         return torch.cat(parts).index_select(0, back).view(batch, height, width, channels // 3)
 
     def _order(self, batch: int, height: int, width: int) -> torch.Tensor:
