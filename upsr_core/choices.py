@@ -2,7 +2,7 @@
 
 COLOR_FIXES = ("none", "wavelet", "adain")
 DTYPES = ("float32", "float16", "bfloat16", "auto")
-"""Types of the networks; ``"auto"``: bfloat16 on CPUs that compute in it, float32 elsewhere."""
+"""Types of the networks; ``"auto"``: the denoiser in bfloat16 on CPUs that compute in it, else float32."""
 WRITE_FORMATS = {
     **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"},
     **{".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"},

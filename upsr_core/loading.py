@@ -36,16 +36,18 @@ def load_pipeline(
     Args:
         model: a folder written by `save_pretrained` or `upsr convert`, a Hub repository id, or None for the small
             model that comes with the package.
-        dtype: of the networks, ``torch.float16`` or ``"float16"`` and so on; by default float32. ``"auto"``:
-            bfloat16 on CPUs that compute in it, see `precision.automatic_dtype`. The diffusion state is float32 in any
-            case.
+        dtype: of the networks, ``torch.float16`` or ``"float16"`` and so on; by default float32. ``"auto"``: the
+            denoiser in bfloat16 on CPUs that compute in it, see `precision.automatic_dtype`. The diffusion state is
+            float32 in any case.
         device: where to put it; by default it stays on the CPU.
         variant: weights variant to read, such as ``"fp16"``.
 
     Raises:
         ValueError: nothing there, or what is there is no UPSR model; the message names the file or key.
     """
-    dtype = automatic_dtype(device or "cpu")[0] if dtype == "auto" else _floating_dtype(dtype)
+    # g's categories jump with the rounding of bfloat16, and the result with them.
+    automatic = {"unet": automatic_dtype(device or "cpu")[0], "default": torch.float32}
+    dtypes = automatic if dtype == "auto" else _floating_dtype(dtype)
     if model == "":
         raise ValueError("the model's name is empty; leave it out for the bundled model")
     if variant is not None and not isinstance(variant, str):
@@ -63,7 +65,7 @@ def load_pipeline(
     try:
         pipe = UPSRPipeline.from_pretrained(
             source,
-            dtype=dtype,
+            dtype=dtypes,
             variant=variant,
             # Pickles, diffusers' older format, can run code.
             use_safetensors=True,

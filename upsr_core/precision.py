@@ -1,4 +1,4 @@
-"""Which type the networks should have where the choice is left to the library."""
+"""Which type the denoiser should have where the choice is left to the library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def automatic_dtype(device: str | torch.device = "cpu") -> tuple[torch.dtype, str]:
-    """The type of the networks for ``dtype="auto"``, and why.
+    """The denoiser's type for ``dtype="auto"``, and why. The SR network is float32 then.
 
     A question to the processor, not a measurement of it: the same machine always gives the same answer, and so the
     same pixels. With AVX512_BF16 the denoiser of the published size took half its time on a CPU (relative error 0.26%);

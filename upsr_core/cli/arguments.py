@@ -207,7 +207,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="cpu, cuda, cuda:1, mps, ...; default: an accelerator if there is one",
     )
     add("--threads", type=_number(int, 1, 1024), metavar="N", help="processor threads; default: as many as cores")
-    help = "of the networks; auto: bfloat16 on CPUs that compute in it; default float32"
+    help = "of the networks; auto: the denoiser in bfloat16 on CPUs that compute in it; default float32"
     add("--dtype", choices=DTYPES, default="float32", help=help)
 
 

@@ -54,7 +54,7 @@ def doctor(args: argparse.Namespace) -> int:
         "chosen": {
             "device": str(pipe.device),
             "dtype": str(pipe.unet.dtype).removeprefix("torch."),
-            "--dtype auto": f"{str(automatic).removeprefix('torch.')}: {reason}",
+            "--dtype auto": f"{str(automatic).removeprefix('torch.')} for the denoiser: {reason}",
             "threads": torch.get_num_threads(),
             "tile": _tile(pipe),
         },
