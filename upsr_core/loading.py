@@ -45,15 +45,15 @@ def load_pipeline(
     Raises:
         ValueError: nothing there, or what is there is no UPSR model; the message names the file or key.
     """
-    # g's categories jump with the rounding of bfloat16, and the result with them.
-    automatic = {"unet": automatic_dtype(device or "cpu")[0], "default": torch.float32}
-    dtypes = automatic if dtype == "auto" else _floating_dtype(dtype)
     if model == "":
         raise ValueError("the model's name is empty; leave it out for the bundled model")
     if variant is not None and not isinstance(variant, str):
         raise ValueError(f"variant must be a name such as 'fp16', not {variant!r}")
     if device is not None:
         _check_device(device)
+    # g's categories jump with the rounding of bfloat16, and the result with them.
+    automatic = {"unet": automatic_dtype(device or "cpu")[0], "default": torch.float32}
+    dtypes = automatic if dtype == "auto" else _floating_dtype(dtype)
     source = str(BUNDLED_MODEL if model is None else model)
     path = Path(source)
     is_hub_id = not path.exists() and _HUB_ID.fullmatch(source) is not None
