@@ -11,7 +11,8 @@ from pydantic.dataclasses import dataclass
 
 from trainer.data.config import DataConfig, UserPath
 from trainer.typed_yaml import STRICT, apply_overrides, arguments_of, build, load_yaml
-from upsr_core import ATDModel, UNWScheduler, UPSRUNet
+from upsr_core import ATDModel, ConvSRModel, UNWScheduler, UPSRUNet
+from upsr_core.models import SRNet
 
 STAGES = ("sr_net", "unet")
 # Follow from `scale`, so that they cannot disagree with it.
@@ -105,6 +106,7 @@ class TrainConfig:
         checkpoint_every: optimiser steps between checkpoints; 0 only at the end.
         checkpoints_total_limit: newest checkpoints that are kept in each stage; None keeps all.
         sr_net, unet, scheduler: arguments of `ATDModel`, `UPSRUNet` and `UNWScheduler`.
+        conv_sr_net: arguments of `ConvSRModel`, which then takes the place of `ATDModel`; instead of sr_net.
         sr_net_training, unet_training: how each is trained.
     """
 
@@ -128,12 +130,17 @@ class TrainConfig:
     checkpoint_every: NonNegativeInt = 1000
     checkpoints_total_limit: PositiveInt | None = 2
     sr_net: Annotated[dict[str, Any], arguments_of(ATDModel, without=DERIVED)] = Field(default_factory=dict)
+    conv_sr_net: Annotated[dict[str, Any], arguments_of(ConvSRModel, without=DERIVED)] | None = None
     unet: Annotated[dict[str, Any], arguments_of(UPSRUNet, without=DERIVED)] = Field(default_factory=dict)
     scheduler: Annotated[dict[str, Any], arguments_of(UNWScheduler)] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(set(self.trackers)) != len(self.trackers):
             raise ValueError(f"trackers names one twice: {', '.join(self.trackers)}")
+        if self.sr_net and self.conv_sr_net is not None:
+            raise ValueError(
+                "conv_sr_net: sr_net is set, too; g is one or the other, so set sr_net={} or conv_sr_net=null"
+            )
         if self.sr_net_training.timesteps != "all":
             raise ValueError("sr_net_training.timesteps: the SR network has no timesteps; set unet_training.timesteps")
         for key in ("own_states", "weight_edits"):
@@ -164,8 +171,13 @@ class TrainConfig:
 
     @property
     def sr_net_arguments(self) -> dict[str, Any]:
-        """All arguments for `ATDModel`."""
-        return {"scale": self.scale, **self.sr_net}
+        """All arguments for `sr_net_class`."""
+        return {"scale": self.scale, **(self.sr_net if self.conv_sr_net is None else self.conv_sr_net)}
+
+    @property
+    def sr_net_class(self) -> type[SRNet]:
+        """The class of g."""
+        return ATDModel if self.conv_sr_net is None else ConvSRModel
 
     @property
     def unet_arguments(self) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from trainer.output.export import load_sr_net
 from trainer.output.tracking import check_trackers
 from trainer.stages import DenoiserStage, SRNetStage, TrainingStage
 from trainer.typed_yaml import ConfigError
-from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet, load_pipeline
+from upsr_core import UNWScheduler, UPSRPipeline, UPSRUNet, load_pipeline
 from upsr_core.degradation.degrading import Degradation
+from upsr_core.models import SRNet
 from upsr_core.published.conversion import convert_pair
 
 T = TypeVar("T")
@@ -47,10 +48,10 @@ class Preparation:
 
     config: TrainConfig
     images: Images
-    networks: dict[str, ATDModel | UPSRUNet]
+    networks: dict[str, SRNet | UPSRUNet]
     perceptual: dict[str, PerceptualLoss | None]
     scheduler: UNWScheduler
-    sr_net: ATDModel | None = None
+    sr_net: SRNet | None = None
 
     def stage(self, name: str) -> TrainingStage[Any]:
         """A network with all that its losses need; its initial weights are handed over, so this works once.
@@ -59,7 +60,7 @@ class Preparation:
             ConfigError: the denoiser's stage finds no g.
         """
         network = self.networks.pop(name)
-        if isinstance(network, ATDModel):
+        if not isinstance(network, UPSRUNet):
             return SRNetStage(self.config, network, self.perceptual[name])
         sr_net = self.sr_net or load_frozen_sr_net(self.config)
         discriminator = None
@@ -79,9 +80,11 @@ def prepare(config: TrainConfig) -> Preparation:
         raise ConfigError("mixed_precision: fp16 needs a CUDA device; use no or bf16")
     images = prepare_images(config)
     scheduler = _built("scheduler", lambda: UNWScheduler(**config.scheduler))
-    networks: dict[str, ATDModel | UPSRUNet] = {}
+    networks: dict[str, SRNet | UPSRUNet] = {}
     if "sr_net" in config.stages:
-        networks["sr_net"] = _built("sr_net", lambda: build_seeded(ATDModel, config.sr_net_arguments, config.seed))
+        networks["sr_net"] = _built(
+            "sr_net", lambda: build_seeded(config.sr_net_class, config.sr_net_arguments, config.seed)
+        )
     if "unet" in config.stages:
         networks["unet"] = unet = _built("unet", lambda: build_seeded(UPSRUNet, config.unet_arguments, config.seed))
         _check_crops(config, unet)
@@ -155,7 +158,7 @@ def build_seeded(cls: type[Module], arguments: dict[str, Any], seed: int) -> Mod
         return cls(**arguments)
 
 
-def load_initial_weights(config: TrainConfig, networks: dict[str, ATDModel | UPSRUNet]) -> UPSRPipeline:
+def load_initial_weights(config: TrainConfig, networks: dict[str, SRNet | UPSRUNet]) -> UPSRPipeline:
     """Fill the networks with the weights that ``config.init_from`` names.
 
     Returns:
@@ -181,7 +184,7 @@ def load_initial_weights(config: TrainConfig, networks: dict[str, ATDModel | UPS
     return pipe
 
 
-def load_frozen_sr_net(config: TrainConfig) -> ATDModel:
+def load_frozen_sr_net(config: TrainConfig) -> SRNet:
     """The g that the denoiser is trained for, from its folder.
 
     Raises:

@@ -19,8 +19,8 @@ from trainer.losses.terms import PerceptualLoss
 from trainer.losses.vgg_features import VGGFeatureLoss
 from trainer.output.export import Network, export_pipeline, export_sr_net
 from trainer.weight_edits import edit_weights
-from upsr_core import ATDModel, UNWScheduler, UPSRPipeline, UPSRUNet
-from upsr_core.models import denoiser_input
+from upsr_core import UNWScheduler, UPSRPipeline, UPSRUNet
+from upsr_core.models import SRNet, denoiser_input
 from upsr_core.resampling import upsample
 from upsr_core.uncertainty import uncertainty
 
@@ -82,7 +82,7 @@ class TrainingStage(ABC, Generic[Network]):
             self.perceptual.to(device)
 
 
-class SRNetStage(TrainingStage[ATDModel]):
+class SRNetStage(TrainingStage[SRNet]):
     """Training of g: L1 distance in [0,1] units, plus weighted perceptual distance."""
 
     name, method = "sr_net", "g"
@@ -96,11 +96,11 @@ class SRNetStage(TrainingStage[ATDModel]):
         weight = self.config.sr_net_training.perceptual_weight
         return _add_perceptual({"l1": F.l1_loss(sr, hr)}, self.perceptual, weight, 2 * sr - 1, 2 * hr - 1)
 
-    def upscaler(self, network: ATDModel) -> UpscaleBatch:
+    def upscaler(self, network: SRNet) -> UpscaleBatch:
         """g by itself."""
         return sr_upscaler(network)
 
-    def export(self, folder: Path, network: ATDModel) -> None:
+    def export(self, folder: Path, network: SRNet) -> None:
         """g alone: there is no denoiser for it yet."""
         export_sr_net(folder, network)
 
@@ -124,7 +124,7 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
         config: TrainConfig,
         network: UPSRUNet,
         perceptual: PerceptualLoss | None,
-        sr_net: ATDModel,
+        sr_net: SRNet,
         scheduler: UNWScheduler,
         discriminator: nn.Module | None = None,
     ):
@@ -225,7 +225,7 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
 
 @torch.no_grad()
 def noisy_input(
-    sr_net: ATDModel,
+    sr_net: SRNet,
     scheduler: UNWScheduler,
     lr: torch.Tensor,
     x0: torch.Tensor,
@@ -275,7 +275,7 @@ def _add_perceptual(
     return {"loss": total, **losses}
 
 
-def sr_upscaler(sr_net: ATDModel) -> UpscaleBatch:
+def sr_upscaler(sr_net: SRNet) -> UpscaleBatch:
     """g by itself."""
 
     @torch.no_grad()
@@ -286,9 +286,7 @@ def sr_upscaler(sr_net: ATDModel) -> UpscaleBatch:
     return upscale
 
 
-def pipeline_upscaler(
-    unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler, steps: int | None = None
-) -> UpscaleBatch:
+def pipeline_upscaler(unet: UPSRUNet, sr_net: SRNet, scheduler: UNWScheduler, steps: int | None = None) -> UpscaleBatch:
     """The whole pipeline, in ``steps`` steps or all; each photo has noise of its own, the same every time."""
     # The pipeline selects steps: let it do so with a scheduler that training does not use.
     pipe = UPSRPipeline(unet, sr_net, UNWScheduler.from_config(scheduler.config))

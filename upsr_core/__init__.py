@@ -13,14 +13,23 @@ from .diffusers_hook import register_when_imported
 
 if TYPE_CHECKING:
     from .loading import load_pipeline
-    from .models import ATDModel, UPSRUNet
+    from .models import ATDModel, ConvSRModel, UPSRUNet
     from .pipeline_upsr import UPSRPipeline, UPSRPipelineOutput
     from .scheduling_unw import UNWScheduler
 
-__all__ = ["ATDModel", "UNWScheduler", "UPSRPipeline", "UPSRPipelineOutput", "UPSRUNet", "load_pipeline"]
+__all__ = [
+    "ATDModel",
+    "ConvSRModel",
+    "UNWScheduler",
+    "UPSRPipeline",
+    "UPSRPipelineOutput",
+    "UPSRUNet",
+    "load_pipeline",
+]
 
 _MODULES = {
     "ATDModel": "models",
+    "ConvSRModel": "models",
     "UNWScheduler": "scheduling_unw",
     "UPSRPipeline": "pipeline_upsr",
     "UPSRPipelineOutput": "pipeline_upsr",

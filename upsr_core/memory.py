@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from diffusers.utils import logging
 
-from .models import ATDModel, UPSRUNet
+from .models import ConvSRModel, SRNet, UPSRUNet
 from .models.image_head import band_elements
 
 logger = logging.get_logger(__name__)
@@ -32,7 +32,7 @@ OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough mem
 _told: ContextVar[Callable[[torch.device], int] | None] = ContextVar("free memory as a host tells it", default=None)
 
 
-def largest_tile(network: UPSRUNet | ATDModel, height: int, width: int, unit: int, free: int) -> int:
+def largest_tile(network: UPSRUNet | SRNet, height: int, width: int, unit: int, free: int) -> int:
     """Side in LR pixels of the largest tile ``network`` can take of an LR image of ``height`` x ``width``.
 
     Args:
@@ -56,7 +56,7 @@ def largest_tile(network: UPSRUNet | ATDModel, height: int, width: int, unit: in
     return side
 
 
-def wanted_bytes(network: UPSRUNet | ATDModel, height: int, width: int) -> int:
+def wanted_bytes(network: UPSRUNet | SRNet, height: int, width: int) -> int:
     """The least free memory with which `largest_tile` chooses as with any larger one, for an LR image of this size."""
     return int(activation_bytes(network, min(height * width, LARGEST_TILE**2)) / USABLE_SHARE)
 
@@ -69,7 +69,7 @@ def tiles_per_call(unet: UPSRUNet, pixels: int, free: int) -> int:
     return next(fitting, 1)
 
 
-def activation_bytes(network: UPSRUNet | ATDModel, pixels: int) -> int:
+def activation_bytes(network: UPSRUNet | SRNet, pixels: int) -> int:
     """Peak memory of one call on ``pixels`` LR pixels, without weights and gradients; an estimate from above."""
     floats = _denoiser_floats(network, pixels) if isinstance(network, UPSRUNet) else _sr_floats(network, pixels)
     itemsize = torch.empty(0, dtype=network.dtype).element_size()
@@ -86,9 +86,14 @@ def _denoiser_floats(unet: UPSRUNet, pixels: int) -> float:
     return max(pixels * trunk, pixels * before_bands + bands)
 
 
-def _sr_floats(sr_net: ATDModel, pixels: int) -> float:
-    """The widest point is inside a layer: queries, keys and values three times over, the three attentions' results."""
+def _sr_floats(sr_net: SRNet, pixels: int) -> float:
+    """The widest point is inside a layer or a block, or at the image that is the result.
+
+    In ATD's layers there are queries, keys and values three times over, and the three attentions' results.
+    """
     config = sr_net.config
+    if isinstance(sr_net, ConvSRModel):
+        return pixels * (4 * config.channels + 3 * config.in_channels * config.scale**2)
     layer = (15 + 3 * config.mlp_ratio) * config.embed_dim + 2 * config.num_tokens
     return pixels * (layer + 3 * config.in_channels * config.scale**2)
 
@@ -146,7 +151,7 @@ def _cgroup_free_bytes() -> int:
     return 2**63 if limit == "max" else max(0, int(limit) - used)
 
 
-def call_network(network: UPSRUNet | ATDModel, *inputs: torch.Tensor | int) -> torch.Tensor:
+def call_network(network: UPSRUNet | SRNet, *inputs: torch.Tensor | int) -> torch.Tensor:
     """A network's output in float32; where half precision gives NaN or infinity, computed again in float32.
 
     Raises:

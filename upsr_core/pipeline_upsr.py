@@ -21,7 +21,7 @@ from .compilation import compile_denoiser, compiled_tile
 from .diffusers_hook import registered_with_diffusers
 from .image_input import ImageInput, to_output, to_tensor
 from .memory import call_network, free_bytes, largest_tile, tiles_per_call
-from .models import ATDModel, UPSRUNet, denoiser_input
+from .models import SRNet, UPSRUNet, denoiser_input
 from .models.kept import keep_derived
 from .pipeline_checks import check_inputs, check_padded, padded_plane
 from .resampling import pad_to_multiple, upsample
@@ -63,10 +63,10 @@ class UPSRPipeline(DiffusionPipeline):
     _callback_tensor_inputs = ("latents", "pred_original_sample")
 
     unet: UPSRUNet
-    sr_net: ATDModel
+    sr_net: SRNet
     scheduler: UNWScheduler
 
-    def __init__(self, unet: UPSRUNet, sr_net: ATDModel, scheduler: UNWScheduler):
+    def __init__(self, unet: UPSRUNet, sr_net: SRNet, scheduler: UNWScheduler):
         super().__init__()
         self.register_modules(unet=unet, sr_net=sr_net, scheduler=scheduler)
         self._is_compiled = False
@@ -322,7 +322,7 @@ class UPSRPipeline(DiffusionPipeline):
         height, width = lr.shape[-2:]
         sr = lr.new_empty(*lr.shape[:2], self.scale * height, self.scale * width)
         # More than twice the overlap, whatever little memory is free.
-        unit = max(self.tile_multiple, self.sr_net.config.window_size, 3 * SR_TILE_OVERLAP)
+        unit = max(self.tile_multiple, self.sr_net.config.get("window_size", 1), 3 * SR_TILE_OVERLAP)
         tile_size = largest_tile(self.sr_net, height, width, unit, free_bytes(lr.device))
         tiling = Tiling(height, width, tile_size, SR_TILE_OVERLAP, unit)
         run_on_tiles(super_resolve, sr, tiling, progress, scale=self.scale, calls_after=lambda _: calls_after)

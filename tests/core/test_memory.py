@@ -6,16 +6,17 @@ import pytest
 import torch
 
 from tests.tiny import build_tiny
-from upsr_core import ATDModel, UPSRUNet
+from upsr_core import ATDModel, ConvSRModel, UPSRUNet
 from upsr_core.memory import LARGEST_TILE, activation_bytes, free_bytes, free_memory_as, largest_tile, tiles_per_call
+from upsr_core.models import SRNet
 
 GIB = 2**30
 
 
 @pytest.fixture(scope="module")
-def published() -> dict[str, UPSRUNet | ATDModel]:
+def published() -> dict[str, UPSRUNet | SRNet]:
     with torch.device("meta"):
-        return {"unet": UPSRUNet(), "sr_net": ATDModel()}
+        return {"unet": UPSRUNet(), "sr_net": ATDModel(), "conv_sr": ConvSRModel()}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def test_small_images_stay_whole(published_unet: UPSRUNet) -> None:
 
 
 @pytest.mark.parametrize("free", [GIB // 8, GIB // 2, GIB, 4 * GIB])
-@pytest.mark.parametrize("network", ["unet", "sr_net"])
+@pytest.mark.parametrize("network", ["unet", "sr_net", "conv_sr"])
 def test_the_largest_tile_that_fits(published: dict, network: str, free: int) -> None:
     side = largest_tile(published[network], 1024, 1024, 64, free)
     assert side % 64 == 0

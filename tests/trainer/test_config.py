@@ -11,7 +11,7 @@ import yaml
 
 from trainer.config import TrainConfig, load_config
 from trainer.typed_yaml import ConfigError, build, load_yaml, to_plain
-from upsr_core import ATDModel, UNWScheduler, UPSRUNet
+from upsr_core import ATDModel, ConvSRModel, UNWScheduler, UPSRUNet
 
 CONFIGS = Path(__file__).parents[2] / "trainer" / "configs"
 IMAGES = ["data.train_dir=photos"]
@@ -112,6 +112,7 @@ def test_changes_to_a_preset_keep_the_rest_of_it(minimal: Path) -> None:
         ("trackers=[wandb,wandb]", r"^trackers names one twice: wandb, wandb$"),
         ("trackers=[mlflow]", r"^trackers\[0\]: must be 'tensorboard' or 'wandb', not 'mlflow'$"),
         ("scale=3", r"^scale: must be 1, 2, 4 or 8, not 3$"),
+        ("conv_sr_net.chanels=8", r"^conv_sr_net\.chanels: no such key; did you mean conv_sr_net\.channels\?$"),
         ("data.hr_size=250", r"^data\.hr_size 250 must be a multiple of scale 4$"),
     ],
 )
@@ -119,6 +120,15 @@ def test_mistakes_are_named_in_one_line(minimal: Path, override: str, message: s
     with pytest.raises(ConfigError, match=message) as error:
         load_config(minimal, [override])
     assert "\n" not in str(error.value)
+
+
+def test_g_is_one_or_the_other(minimal: Path) -> None:
+    chosen = ["conv_sr_net={channels: 8}"]
+    config = load_config(minimal, chosen)
+    assert (config.sr_net_class, config.sr_net_arguments) == (ConvSRModel, {"scale": 4, "channels": 8})
+    assert load_config(minimal).sr_net_class is ATDModel
+    with pytest.raises(ConfigError, match=r"^conv_sr_net: sr_net is set, too; .*sr_net=\{\} or conv_sr_net=null$"):
+        load_config(minimal, [*chosen, "sr_net.depths=[1]"])
 
 
 def test_a_key_that_is_given_twice_is_refused(minimal: Path) -> None:

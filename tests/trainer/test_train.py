@@ -18,9 +18,11 @@ from tests.trainer.runs import environment, launch, log_of, write_config
 from trainer.config import TrainConfig, load_config
 from trainer.data.held_out import HeldOutPhotos
 from trainer.output.checkpointing import list_checkpoints, read_progress
+from trainer.output.export import load_sr_net
 from trainer.preparation import prepare_images
 from trainer.train import main
-from upsr_core import ATDModel, UPSRPipeline
+from trainer.typed_yaml import ConfigError
+from upsr_core import ATDModel, ConvSRModel, UPSRPipeline, UPSRUNet
 
 STAGE = {"max_steps": 4, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "max_grad_norm": 1.0}
 
@@ -95,6 +97,23 @@ def test_ctrl_c_saves_and_resume_goes_on_with_the_next_network(smoke: Path, tmp_
     assert [read_progress(path).step for path in list_checkpoints(run / "checkpoints" / "sr_net")] == [4]
     assert read_progress(list_checkpoints(run / "checkpoints" / "unet")[-1]).step == steps
     assert UPSRPipeline.from_pretrained(run / "model").scale == 4
+
+
+def test_a_denoiser_for_a_convolutional_g(smoke: Path, tmp_path: Path) -> None:
+    chosen = ["sr_net={}", "conv_sr_net={channels: 8, num_blocks: 1}", "validate_every=0", "checkpoint_every=0"]
+    assert main(["--config", str(smoke), "stage=sr_net", *chosen]) == 0
+    # The second run finds the class of g in its folder.
+    assert main(["--config", str(smoke), "stage=unet", "validate_every=0", "checkpoint_every=0"]) == 0
+    model = UPSRPipeline.from_pretrained(tmp_path / "run" / "model")
+    assert isinstance(model.sr_net, ConvSRModel)
+    assert model.sr_net.config.channels == 8
+    assert model.sr_net.conv_out.weight.any()
+
+
+def test_a_folder_that_holds_another_network_is_no_g(tmp_path: Path) -> None:
+    UPSRUNet(**TINY_UNET).save_pretrained(tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"config\.json: _class_name is 'UPSRUNet'; an SR network is ATDModel or"):
+        load_sr_net(tmp_path / "other")
 
 
 def test_time_limit_ends_a_stage_properly(smoke: Path, tmp_path: Path) -> None:

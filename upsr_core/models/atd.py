@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.utils import BaseOutput
 from torch import nn
 
 from ..diffusers_hook import registered_with_diffusers
@@ -18,15 +16,9 @@ from ..resampling import pad_to_multiple, upsample
 from .attention import LayerNorm, PixelLinear, WindowAttention, attend, start_at_zero
 from .complete_weights import CompleteWeights
 from .config_bounds import check_lists, check_numbers, check_whole_numbers, check_windows
+from .sr_output import SRNetOutput
 
 MAX_LOGIT_SCALE = math.log(100)
-
-
-@dataclass
-class ATDModelOutput(BaseOutput):
-    """``sample``: (B,3,scale*h,scale*w), the super-resolved image in [0,1] units, not clipped."""
-
-    sample: torch.Tensor
 
 
 class DictionaryAttention(nn.Module):
@@ -282,12 +274,12 @@ class ATDModel(CompleteWeights, ConfigMixin):
         if global_residual:
             start_at_zero(self.conv_out)
 
-    def forward(self, lr: torch.Tensor, return_dict: bool = True) -> ATDModelOutput | tuple[torch.Tensor]:
+    def forward(self, lr: torch.Tensor, return_dict: bool = True) -> SRNetOutput | tuple[torch.Tensor]:
         """Super-resolve an image.
 
         Args:
             lr: (B,in_channels,h,w) in [0,1], any size from 1x1.
-            return_dict: return an `ATDModelOutput` instead of a tuple.
+            return_dict: return an `SRNetOutput` instead of a tuple.
 
         Returns:
             (B,in_channels,scale*h,scale*w) in [0,1] units, not clipped.
@@ -307,4 +299,4 @@ class ATDModel(CompleteWeights, ConfigMixin):
         if self.config.global_residual:
             # In [0,1] units the network's part is centred on 0, not 1/2.
             out = out - 0.5 + upsample(lr, scale)
-        return ATDModelOutput(sample=out) if return_dict else (out,)
+        return SRNetOutput(sample=out) if return_dict else (out,)
