@@ -32,7 +32,7 @@ from trainer.preparation import build_seeded, prepare_images
 from trainer.stages import DenoiserStage, SRNetStage, TrainingStage
 from trainer.train import make_accelerator
 from trainer.typed_yaml import ConfigError
-from upsr_core import ATDModel, UNWScheduler, UPSRUNet
+from upsr_core import UNWScheduler, UPSRUNet
 from upsr_core.degradation.config import DEGRADATION_PRESETS
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -81,7 +81,7 @@ class Run:
 def start_run(config: TrainConfig, name: str) -> Run:
     """A trainer of the stage, ready to make steps."""
     perceptual = LPIPSLoss(pretrained=False) if config.training(name).perceptual_weight else None
-    sr_net = build_seeded(ATDModel, config.sr_net_arguments, config.seed)
+    sr_net = build_seeded(config.sr_net_class, config.sr_net_arguments, config.seed)
     stage: TrainingStage[Any]
     if name == "sr_net":
         stage = SRNetStage(config, sr_net, perceptual)
