@@ -51,7 +51,7 @@ def test_it_restores_a_photo_it_has_not_seen(pipe: UPSRPipeline, lr: torch.Tenso
     upscaled, bicubic = upscale(pipe, small), upsample(small, 4).clamp(0, 1)
     assert psnr(sr, hr, 4) > psnr(bicubic, hr, 4) + 0.3
     # Sampled detail is likely, not certain: it costs PSNR.
-    assert psnr(upscaled, hr, 4) > psnr(bicubic, hr, 4) - 1.2
+    assert psnr(upscaled, hr, 4) > psnr(bicubic, hr, 4) - 2
     assert fine_detail(sr) < fine_detail(upscaled) < 1.5 * fine_detail(hr)
     assert colour_shift(upscaled, hr).abs().max() < 2
 
