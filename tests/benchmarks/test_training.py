@@ -20,9 +20,7 @@ SMALL = [
     "unet.attention_resolutions=[16,8]",
     "unet.swin_embed_dim=32",
     "unet.num_feat=8",
-    "sr_net.embed_dim=16",
-    "sr_net.depths=[1,1]",
-    "sr_net.num_heads=[2,2]",
+    "conv_sr_net={channels: 8, num_blocks: 1}",
     "unet_training.batch_size=2",
     "sr_net_training.batch_size=3",
 ]

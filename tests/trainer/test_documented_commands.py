@@ -16,7 +16,7 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState
 
-from tests.tiny import ONE_LAYER_ATD, ONE_LEVEL_UNET
+from tests.tiny import ONE_LEVEL_UNET
 from tests.trainer.runs import environment, log_of, write_photos
 from trainer.train import main
 from upsr_core import load_pipeline
@@ -32,7 +32,8 @@ ELSEWHERE = {
 }
 SMALL = [
     *(f"unet.{key}={value}" for key, value in ONE_LEVEL_UNET.items()),
-    *(f"sr_net.{key}={value}" for key, value in ONE_LAYER_ATD.items()),
+    "sr_net={}",
+    "conv_sr_net={channels: 8, num_blocks: 1}",
     "data.hr_size=32",
     "data.val_size=32",
 ]
