@@ -78,7 +78,7 @@ def test_a_cancel_takes_effect_inside_a_call(
     calls = counted(network, lambda call: pack.mm.interrupt_current_processing() if call == middle[0] else None)
     getattr(pack, node)(model, image, **arguments)
     whole = calls[0]
-    assert whole > 100
+    assert whole > 30, "a look before each module"
     calls[0], middle[0] = 0, whole // 2
     with pytest.raises(pack.mm.InterruptProcessingException):
         getattr(pack, node)(model, image, **arguments)
