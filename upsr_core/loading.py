@@ -51,7 +51,7 @@ def load_pipeline(
         raise ValueError(f"variant must be a name such as 'fp16', not {variant!r}")
     if device is not None:
         _check_device(device)
-    # g's categories jump with the rounding of bfloat16, and the result with them.
+    # ATD's categories jump with the rounding of bfloat16, and the result with them.
     automatic = {"unet": automatic_dtype(device or "cpu")[0], "default": torch.float32}
     dtypes = automatic if dtype == "auto" else _floating_dtype(dtype)
     source = str(BUNDLED_MODEL if model is None else model)
