@@ -44,11 +44,11 @@ class UPSRSample(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps",
-                    default=5,
+                    default=0,
                     min=0,
                     max=1000,
-                    tooltip="Fewer are faster, 1 is a single call of the denoiser; at most the number the model was "
-                    "trained with, which 0 takes (5 for the bundled model).",
+                    tooltip="0: as many as the model is made for (3 for the bundled one, 5 for the published ones). "
+                    "Fewer are faster, 1 is a single call of the denoiser.",
                 ),
                 io.Float.Input(
                     "stochasticity",
@@ -244,7 +244,7 @@ def _check_settings(pipe: UPSRPipeline, steps: int, tile_size: int) -> None:
     """
     most, unit = pipe.scheduler.config.num_train_timesteps, pipe.tile_multiple
     if steps > most:
-        raise ValueError(f"steps {steps} is more than this model's {most}; set at most that, or 0 for all of them")
+        raise ValueError(f"steps {steps} is more than this model's {most}; set at most that, or 0 for its own")
     if tile_size % unit:
         raise ValueError(
             f"tile_size {tile_size} must be a multiple of {unit} for this model; set {-(-tile_size // unit) * unit}, "

@@ -43,8 +43,6 @@ class NetworkTrainingConfig:
             judges by the features of perceptual=vgg-features. 0 is the paper.
         best_metric: validation metric, averaged over the inputs, whose best weights are in ``model``. ``loss`` is the
             stage's own on the held-out photos; PSNR and SSIM would choose a denoiser that is hardly trained.
-        timesteps: of the denoiser: ``all``, or only the ``last``, which is the noisiest, for a model that restores in
-            one step; it is validated in one step, too.
         own_states: of the denoiser: share of samples that train the last step from the state to which the network's own
             steps lead, as when it samples. From noised photos alone it learns to take the errors of its earlier steps
             for detail. 0 is the paper.
@@ -67,7 +65,6 @@ class NetworkTrainingConfig:
     perceptual_weight: NonNegativeFloat = 0.0
     adversarial_weight: NonNegativeFloat = 0.0
     best_metric: Literal["loss", "psnr", "ssim"] = "loss"
-    timesteps: Literal["all", "last"] = "all"
     own_states: float = Field(default=0.0, ge=0, le=1)
     weight_edits: float = Field(default=0.0, ge=0, le=1)
 
@@ -105,7 +102,8 @@ class TrainConfig:
         validate_every: optimiser steps between validations with sample images; 0 only at the end.
         checkpoint_every: optimiser steps between checkpoints; 0 only at the end.
         checkpoints_total_limit: newest checkpoints that are kept in each stage; None keeps all.
-        sr_net, unet, scheduler: arguments of `ATDModel`, `UPSRUNet` and `UNWScheduler`.
+        sr_net, unet, scheduler: arguments of `ATDModel`, `UPSRUNet` and `UNWScheduler`. The denoiser is trained for the
+            timesteps of ``scheduler.default_inference_steps`` alone, where it is set.
         conv_sr_net: arguments of `ConvSRModel`, which then takes the place of `ATDModel`; instead of sr_net.
         sr_net_training, unet_training: how each is trained.
     """
@@ -141,8 +139,6 @@ class TrainConfig:
             raise ValueError(
                 "conv_sr_net: sr_net is set, too; g is one or the other, so set sr_net={} or conv_sr_net=null"
             )
-        if self.sr_net_training.timesteps != "all":
-            raise ValueError("sr_net_training.timesteps: the SR network has no timesteps; set unet_training.timesteps")
         for key in ("own_states", "weight_edits"):
             if getattr(self.sr_net_training, key):
                 raise ValueError(f"sr_net_training.{key}: the SR network has no noise; set unet_training.{key}")
@@ -152,9 +148,10 @@ class TrainConfig:
                 "unet_training.adversarial_weight"
             )
         unet = self.unet_training
-        if unet.own_states and unet.timesteps == "last":
+        if unet.own_states and self.scheduler.get("default_inference_steps") == 1:
             raise ValueError(
-                "unet_training.own_states: there are no earlier steps with timesteps=last; set one of them"
+                "unet_training.own_states: there are no earlier steps with scheduler.default_inference_steps=1; set "
+                "one of them"
             )
         if unet.adversarial_weight and (unet.perceptual != "vgg-features" or not unet.perceptual_weight):
             raise ValueError(

@@ -114,7 +114,7 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
         config, perceptual, discriminator: as for `TrainingStage`.
         network: the denoiser with its initial weights.
         sr_net: g, which is run once per batch.
-        scheduler: of the diffusion.
+        scheduler: of the diffusion. Only those timesteps are trained that it samples with by default.
     """
 
     name, method = "unet", "upsr"
@@ -131,7 +131,7 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
         super().__init__(config, network, perceptual, discriminator)
         self.sr_net, self.scheduler = sr_net.eval().requires_grad_(False), scheduler
         self.sampler: UNWScheduler = UNWScheduler.from_config(scheduler.config)
-        self.sampler.set_timesteps(len(scheduler))
+        self.sampler.set_timesteps()
 
     def losses(
         self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generators: Sequence[torch.Generator]
@@ -141,8 +141,8 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
         With an adversarial term ``loss`` includes the ``discriminator``'s own.
         """
         x0 = 2 * hr - 1
-        first = len(self.scheduler) - 1 if self.config.unet_training.timesteps == "last" else 0
-        t = torch.cat([torch.randint(first, len(self.scheduler), (1,), generator=one) for one in generators])
+        steps = self.sampler.timesteps.flip(0)
+        t = steps[torch.cat([torch.randint(len(steps), (1,), generator=one) for one in generators])]
         noise = torch.stack([torch.randn(hr.shape[1:], generator=generator) for generator in generators]).to(hr.device)
         training = self.config.unet_training
         edit, own = None, None
@@ -151,7 +151,7 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
             edit = partial(edit_weights, generators=generators, share=training.weight_edits)
         if model.training and training.own_states:
             chosen = torch.cat([torch.rand(1, generator=one) for one in generators]) < training.own_states
-            t = t.masked_fill(chosen, 0)
+            t = t.masked_fill(chosen, steps[0])
             own = partial(self._with_own_states, chosen.to(hr.device), noise)
         sample, condition = noisy_input(
             self.sr_net, self.scheduler, lr, x0, noise, t, self.network.config["sr_condition"], edit, own
@@ -206,8 +206,7 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
 
     def upscaler(self, network: UPSRUNet) -> UpscaleBatch:
         """The whole pipeline."""
-        steps = 1 if self.config.unet_training.timesteps == "last" else None
-        return pipeline_upscaler(network, self.sr_net, self.scheduler, steps)
+        return pipeline_upscaler(network, self.sr_net, self.scheduler)
 
     def references(self) -> dict[str, UpscaleBatch]:
         """g, which is frozen."""
@@ -286,14 +285,14 @@ def sr_upscaler(sr_net: SRNet) -> UpscaleBatch:
     return upscale
 
 
-def pipeline_upscaler(unet: UPSRUNet, sr_net: SRNet, scheduler: UNWScheduler, steps: int | None = None) -> UpscaleBatch:
-    """The whole pipeline, in ``steps`` steps or all; each photo has noise of its own, the same every time."""
+def pipeline_upscaler(unet: UPSRUNet, sr_net: SRNet, scheduler: UNWScheduler) -> UpscaleBatch:
+    """The whole pipeline; each photo has noise of its own, the same every time."""
     # The pipeline selects steps: let it do so with a scheduler that training does not use.
     pipe = UPSRPipeline(unet, sr_net, UNWScheduler.from_config(scheduler.config))
     pipe.set_progress_bar_config(disable=True)
 
     def upscale(lr: torch.Tensor, seeds: list[int]) -> torch.Tensor:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return pipe(lr, steps, generator=generators, tile_size=0, output_type="pt", return_dict=False)[0]
+        return pipe(lr, generator=generators, tile_size=0, output_type="pt", return_dict=False)[0]
 
     return upscale

@@ -132,8 +132,9 @@ class UPSRPipeline(DiffusionPipeline):
 
         Args:
             image: PIL image, list of them, array (B,h,w,3) or tensor (B,3,h,w) in [0,1]; any size from 1x1.
-            num_inference_steps: steps of the reverse process, by default all T the scheduler has; fewer keep the
-                noisiest ones' start, 1 returns the first estimate.
+            num_inference_steps: steps of the reverse process, 1 to the scheduler's T; fewer keep the noisiest ones'
+                start, 1 returns the first estimate. By default those the model is made for: all T, unless its
+                scheduler's ``default_inference_steps`` says otherwise.
             stochasticity: share of fresh noise in each step: 0 deterministic, 1 the paper's sampler (Eq. 8).
             generator: source of the noise; a list of one per image makes each image's result independent of the
                 others in the batch.

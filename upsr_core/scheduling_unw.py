@@ -60,6 +60,8 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         weight_min: noise weight where there is no uncertainty, in [0,1]; 1 switches the weighting off.
         flat_threshold: local contrast of G up to which a pixel's estimate is G's in part, see `detail_share`; 0, the
             paper's, takes the denoiser's everywhere.
+        default_inference_steps: steps that `set_timesteps` chooses where it is not told, for a model that is trained
+            for fewer; None, the paper's, for all.
 
     Raises:
         ValueError: for a value out of its range.
@@ -79,6 +81,7 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         psi_max: float = 0.1,
         weight_min: float = 0.4,
         flat_threshold: float = 0.0,
+        default_inference_steps: int | None = None,
     ):
         if type(num_train_timesteps) is not int or not 2 <= num_train_timesteps <= MAX_TRAIN_TIMESTEPS:
             raise ValueError(
@@ -101,6 +104,8 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         start = min(min_noise_level / kappa, min_noise_level, math.sqrt(0.001))
         if not start < etas_end <= 1:
             raise ValueError(f"etas_end must be above step 0's {start:.4g} and at most 1, got {etas_end}")
+        if default_inference_steps is not None:
+            _check_steps("default_inference_steps", default_inference_steps, num_train_timesteps)
         progress = torch.linspace(0, 1, num_train_timesteps, dtype=torch.float64)
         self.sqrt_etas = start * (etas_end / start) ** (progress**power)
         self.etas = self.sqrt_etas**2
@@ -115,14 +120,16 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         """Choose the steps of the reverse process; `timesteps` then lists them, noisiest first.
 
         Args:
-            num_inference_steps: 1..num_train_timesteps, by default all. Fewer are spread evenly and always
-                contain the noisiest step T-1, from which `prior_sample` draws; 1 is the one-step mode.
+            num_inference_steps: 1..num_train_timesteps, by default as the configuration says, else all. Fewer are
+                spread evenly and always contain the noisiest step T-1, from which `prior_sample` draws; 1 is the
+                one-step mode.
             device: where to put `timesteps`.
         """
         total = self.config.num_train_timesteps
-        count = total if num_inference_steps is None else num_inference_steps
-        if not isinstance(count, (int, float, np.number)) or not 1 <= count <= total or count != int(count):
-            raise ValueError(f"num_inference_steps must be a whole number from 1 to {total} (all steps), got {count!r}")
+        count = num_inference_steps
+        if count is None:
+            count = self.config.default_inference_steps or total
+        _check_steps("num_inference_steps", count, total)
         self.num_inference_steps = int(count)
         self.timesteps = torch.tensor(spread_steps(total, int(count)), dtype=torch.int64, device=device)
 
@@ -262,6 +269,11 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
 def spread_steps(total: int, count: int) -> list[int]:
     """``count`` of the steps 0..total-1, evenly spread, from the noisiest total-1 on."""
     return [math.ceil(total * (count - i) / count) - 1 for i in range(count)]
+
+
+def _check_steps(name: str, count: Any, total: int) -> None:
+    if not isinstance(count, (int, float, np.number)) or not 1 <= count <= total or count != int(count):
+        raise ValueError(f"{name} must be a whole number from 1 to {total} (all steps), got {count!r}")
 
 
 def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

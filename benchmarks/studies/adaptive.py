@@ -30,7 +30,8 @@ def adaptive(args: argparse.Namespace) -> Findings:
     """Time against PSNR-Y, NIQE and ST-LPIPS: fewer steps for calm tiles by threshold, and fewer steps for all."""
     pipe = load_model(args.model)
     niqe, distance = NIQE.load(args.niqe), STLPIPS("alex")
-    most = pipe.scheduler.config.num_train_timesteps
+    pipe.scheduler.set_timesteps()
+    most = pipe.scheduler.num_inference_steps
     fewer: dict[str, dict[str, Any]] = {f"{n} steps for all": {"num_inference_steps": n} for n in range(most, 0, -1)}
     by_psi = {f"{value:g}": {"adaptive_steps": value} for value in args.thresholds}
     found: dict[str, list[list[float]]] = {name: [] for name in [*fewer, *by_psi]}

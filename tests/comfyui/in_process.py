@@ -14,7 +14,7 @@ NODE_IDS = ("EstimateUncertainty", "LoadUPSR", "UPSRExamplePhoto", "UPSRSample")
 BUNDLED = "upsr-tiny-x4 (bundled)"
 SAMPLE_DEFAULTS = {
     "seed": 0,
-    "steps": 5,
+    "steps": 0,
     "stochasticity": 0.0,
     "noise_strength": 1.0,
     "tile_size": 0,

@@ -48,13 +48,12 @@ def test_defaults_are_the_librarys(pack: HostedPack) -> None:
     arguments = inspect.signature(UPSRPipeline.__call__).parameters
     for name, item in widgets(pack, "UPSRSample").items():
         default = getattr(item, "default", None)
-        if default is None or name in ("seed", "steps", *BESIDE_THE_PIPELINE):
+        if default is None or name in ("seed", *BESIDE_THE_PIPELINE):
             continue
         expected = arguments[OTHER_NAMES.get(name, name)].default
         is_models_own = default == 0 if name in ZERO_IS_NONE else name == "flat_threshold" and default < 0
         assert (None if is_models_own else default) == expected, name
     config = UNWScheduler().config
-    assert widgets(pack, "UPSRSample")["steps"].default == config.num_train_timesteps
     for name, item in widgets(pack, "EstimateUncertainty").items():
         if getattr(item, "default", None) is not None:
             assert item.default == config[name], name
@@ -79,7 +78,7 @@ def test_both_ends_of_every_widget_are_accepted(pack: HostedPack, model: Any) ->
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"steps": 6}, "steps 6 is more than this model's 5; set at most that, or 0 for all of them"),
+        ({"steps": 6}, "steps 6 is more than this model's 5; set at most that, or 0 for its own"),
         (
             {"tile_size": 33},
             "tile_size 33 must be a multiple of 32 for this model; set 64, or 0 for tiles as large as the memory",

@@ -261,6 +261,16 @@ def test_fewer_steps_are_spread_evenly() -> None:
     assert scheduler.timesteps.tolist() == [14, 11, 8, 5, 2]
 
 
+def test_a_model_may_be_made_for_fewer_steps() -> None:
+    scheduler = UNWScheduler(default_inference_steps=3)
+    scheduler.set_timesteps()
+    assert scheduler.timesteps.tolist() == [4, 3, 1]
+    scheduler.set_timesteps(5)
+    assert scheduler.timesteps.tolist() == [4, 3, 2, 1, 0]
+    with pytest.raises(ValueError, match="default_inference_steps must be a whole number from 1 to 5"):
+        UNWScheduler(default_inference_steps=6)
+
+
 def test_one_step_returns_the_first_estimate() -> None:
     scheduler = UNWScheduler()
     scheduler.set_timesteps(1)

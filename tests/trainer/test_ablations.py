@@ -78,6 +78,7 @@ def test_it_trains_and_gives_a_model_that_upscales(name: str, photos: Path, tmp_
     assert pipe.unet.config.sr_condition is not unaware
     steps = {"resshift_4": 4, "resshift_15": 15}.get(name, 5)
     assert len(pipe.scheduler) == steps
+    assert len(pipe.scheduler.timesteps) == (1 if name == "one_step" else steps)
     assert scale == (2 if name == "x2" else 4)
 
 
@@ -94,9 +95,10 @@ def timesteps_seen(config_overrides: list[str], path: Path) -> set[int]:
     return seen
 
 
-def test_one_step_training_sees_the_noisiest_timestep_alone(photos: Path, tmp_path: Path) -> None:
+def test_training_sees_the_timesteps_that_the_model_samples_with(photos: Path, tmp_path: Path) -> None:
     changes = small(photos, tmp_path, 32)
     assert timesteps_seen(changes, CONFIGS / "ablations" / "one_step.yaml") == {4}
+    assert timesteps_seen([*changes, "scheduler.default_inference_steps=3"], CONFIGS / "published.yaml") == {1, 3, 4}
     assert timesteps_seen(changes, CONFIGS / "published.yaml") == {0, 1, 2, 3, 4}
 
 
@@ -107,11 +109,6 @@ def test_resshifts_schedules_are_the_published_ones() -> None:
     )
     assert (fifteen.config.kappa, fifteen.config.power, fifteen.config.min_noise_level) == (2.0, 0.3, 0.04)
     assert (four.config.kappa, four.config.power, four.config.min_noise_level) == (2.0, 0.3, 0.2)
-
-
-def test_the_sr_network_has_no_timesteps() -> None:
-    with pytest.raises(ConfigError, match=r"set unet_training\.timesteps"):
-        load_config(CONFIGS / "tiny.yaml", ["data.train_dir=x", "sr_net_training.timesteps=last"])
 
 
 def test_a_base_is_read_relative_to_the_file_and_changed_key_by_key(tmp_path: Path) -> None:

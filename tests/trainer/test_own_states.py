@@ -69,7 +69,7 @@ def test_only_a_share_of_the_samples_and_only_in_training(tmp_path: Path) -> Non
     ("overrides", "message"),
     [
         (["sr_net_training.own_states=0.5"], r"set unet_training\.own_states"),
-        (["unet_training.own_states=0.5", "unet_training.timesteps=last"], r"no earlier steps with timesteps=last"),
+        (["unet_training.own_states=0.5", "scheduler.default_inference_steps=1"], r"no earlier steps with scheduler"),
         (["unet_training.own_states=1.5"], r"own_states: must be less than or equal to 1"),
     ],
 )

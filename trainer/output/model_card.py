@@ -40,8 +40,6 @@ def model_card(config: TrainConfig, repo_id: str, step: int, figures: Figures) -
     data = config.data
     places = [data.train_dataset.path] if data.train_dataset else [data.train_shards or ""]
     names = [str(place).rstrip("/").rpartition("/")[2] for place in data.train_dir or places]
-    one_step = config.unet_training.timesteps == "last"
-    arguments = "image, num_inference_steps=1" if one_step else "image"
     parts = [
         FRONT_MATTER,
         f"# {repo_id.rstrip('/').rsplit('/', 1)[-1]}\n",
@@ -52,7 +50,7 @@ def model_card(config: TrainConfig, repo_id: str, step: int, figures: Figures) -
         "```python\n"
         "from upsr_core import load_pipeline\n\n"
         f'pipe = load_pipeline("{repo_id}")\n'
-        f"pipe({arguments}).images[0]\n"
+        "pipe(image).images[0]\n"
         "```\n",
     ]
     if figures:

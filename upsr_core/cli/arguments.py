@@ -176,7 +176,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("sampling").add_argument
     add("--seed", type=_number(int, 0, 2**64 - 1), default=0, help="of the noise of each image; default 0")
-    add("--steps", type=_number(int, 1), metavar="N", help="fewer are faster; default: all the model has")
+    add("--steps", type=_number(int, 1), metavar="N", help="fewer are faster; default: those the model is made for")
     help = "share of fresh noise in each step, 0 (default) to 1"
     add("--stochasticity", type=_number(float, 0, 1), default=0.0, metavar="C", help=help)
     help = "mean uncertainty, above 0 to 1, from which on a tile gets all steps; others get fewer, and are faster"
