@@ -47,7 +47,7 @@ class UPSRSample(io.ComfyNode):
                     default=0,
                     min=0,
                     max=1000,
-                    tooltip="0: as many as the model is made for (3 for the bundled one, 5 for the published ones). "
+                    tooltip="0: as many as the model is made for (2 for the bundled one, 5 for the published ones). "
                     "Fewer are faster, 1 is a single call of the denoiser.",
                 ),
                 io.Float.Input(

@@ -30,10 +30,9 @@ def adaptive(args: argparse.Namespace) -> Findings:
     """Time against PSNR-Y, NIQE and ST-LPIPS: fewer steps for calm tiles by threshold, and fewer steps for all."""
     pipe = load_model(args.model)
     niqe, distance = NIQE.load(args.niqe), STLPIPS("alex")
-    pipe.scheduler.set_timesteps()
-    most = pipe.scheduler.num_inference_steps
+    most = pipe.scheduler.config.num_train_timesteps
     fewer: dict[str, dict[str, Any]] = {f"{n} steps for all": {"num_inference_steps": n} for n in range(most, 0, -1)}
-    by_psi = {f"{value:g}": {"adaptive_steps": value} for value in args.thresholds}
+    by_psi = {f"{value:g}": {"adaptive_steps": value, "num_inference_steps": most} for value in args.thresholds}
     found: dict[str, list[list[float]]] = {name: [] for name in [*fewer, *by_psi]}
     for pair in load_pairs(args, pipe.scale):
         sr = pipe.super_resolve(pair.lr)

@@ -79,4 +79,4 @@ def add_cost_arguments(parser: argparse.ArgumentParser) -> None:
     help = "model folders, bundled, or published for random weights of the published size"
     parser.add_argument("--models", nargs="+", default=["bundled", "published"], help=help)
     parser.add_argument("--side", type=int, default=64, help="of the LR image; default 64")
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 5], help="default 1 5")
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 5], help="default 1 2 5")

@@ -26,7 +26,7 @@ RESULTS = {
     "batch_of_frames": [[384, 256]] * 3,
 }
 # One of g, five of the denoiser; where Estimate Uncertainty has run g, five.
-CALLS_PER_FRAME = {"upscale_a_photo": 4, "edit_the_uncertainty": 3, "batch_of_frames": 4}
+CALLS_PER_FRAME = {"upscale_a_photo": 3, "edit_the_uncertainty": 2, "batch_of_frames": 3}
 LOAD_MS, RUN_MS, SOON_MS = 120_000, 150_000, 30_000
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
 # A dialog of whatever kind, and what pops up in a corner to complain, in older and newer frontends.

@@ -31,7 +31,7 @@ def test_progress_previews_and_the_librarys_pixels(server: ComfyServer, small: t
     assert progress[-1] == (6, 6), "one call of g, five of the denoiser"
     states = [data["nodes"]["3"]["value"] for data in run.of("progress_state") if "3" in data["nodes"]]
     assert states[-1] == 6
-    assert len(run.previews) == 3
+    assert len(run.previews) == 2
     for metadata, encoded in run.previews:
         assert metadata["display_node_id"] == "3"
         assert Image.open(io.BytesIO(encoded)).size == (512, 341), "96x64, enlarged by ComfyUI"

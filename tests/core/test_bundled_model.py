@@ -74,9 +74,9 @@ def test_half_precision_is_close(pipe: UPSRPipeline, lr: torch.Tensor) -> None:
 
 def test_fewer_steps_and_one_step(pipe: UPSRPipeline, lr: torch.Tensor) -> None:
     part = lr[..., :64, :64]
-    images = [upscale(pipe, part, num_inference_steps=steps) for steps in (1, 3, 5)]
+    images = [upscale(pipe, part, num_inference_steps=steps) for steps in (1, 2, 5)]
     bicubic = upsample(part, 4)
-    # All show the same photo; more steps add detail.
+    # All show the same photo; the model is made for two steps.
     assert all((image - bicubic).abs().mean() < 0.03 for image in images)
     details = [fine_detail(image).item() for image in images]
-    assert details[0] < details[-1]
+    assert details[0] < details[1]
