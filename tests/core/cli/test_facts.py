@@ -72,4 +72,4 @@ def test_info_describes_the_model(tiny_folder: Path, capsys: pytest.CaptureFixtu
     assert facts["model"] == str(tiny_folder)
     assert facts["sha256"] == model_sha256(pipe)
     assert facts["denoiser_parameters"] == pipe.unet.num_parameters()
-    assert (facts["scale"], facts["steps"], facts["most_steps"]) == (4, 2, 5)
+    assert (facts["scale"], facts["steps"], facts["most_steps"]) == (4, 5, 5)
