@@ -25,7 +25,7 @@ RESULTS = {
     "edit_the_uncertainty": [[448, 300]],
     "batch_of_frames": [[384, 256]] * 3,
 }
-# One of g, five of the denoiser; where Estimate Uncertainty has run g, five.
+# One of g, two of the denoiser; where Estimate Uncertainty has run g, two.
 CALLS_PER_FRAME = {"upscale_a_photo": 3, "edit_the_uncertainty": 2, "batch_of_frames": 3}
 LOAD_MS, RUN_MS, SOON_MS = 120_000, 150_000, 30_000
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
