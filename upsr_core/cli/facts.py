@@ -27,6 +27,7 @@ OPTIONAL_PACKAGES = {"accelerate": "enable_model_cpu_offload and the trainer", "
 def info(args: argparse.Namespace) -> int:
     """``upsr info``; its exit status."""
     pipe = load(args)
+    pipe.scheduler.set_timesteps()
     scheduler = pipe.scheduler.config
     facts = {
         "model": args.model or "bundled",
@@ -35,7 +36,7 @@ def info(args: argparse.Namespace) -> int:
         "denoiser_parameters": pipe.unet.num_parameters(),
         "sr_net_parameters": pipe.sr_net.num_parameters(),
         "tile_multiple": pipe.tile_multiple,
-        "steps": scheduler.default_inference_steps or scheduler.num_train_timesteps,
+        "steps": pipe.scheduler.num_inference_steps,
         "most_steps": scheduler.num_train_timesteps,
         "kappa": scheduler.kappa,
         "weight_min": scheduler.weight_min,
