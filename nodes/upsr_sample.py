@@ -98,10 +98,10 @@ class UPSRSample(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "color_fix",
-                    options=list(COLOR_FIXES),
-                    default="none",
-                    tooltip="Gives the result the input's colours, for models that shift them. wavelet: its coarse "
-                    "scales; adain: its mean and spread. The bundled model needs none.",
+                    options=["auto", *COLOR_FIXES],
+                    default="auto",
+                    tooltip="Gives the result the input's colours. wavelet: its coarse scales; adain: its mean and "
+                    "spread; auto: as the model is made for (wavelet for the bundled one).",
                 ),
                 io.Int.Input(
                     "tile_batch_size",
@@ -122,7 +122,7 @@ class UPSRSample(io.ComfyNode):
                     round=0.0001,
                     optional=True,
                     tooltip="Contrast below which a region counts as flat: there the SR network's image is kept, free "
-                    "of grain. 0: nowhere; below 0: as the model was made for (0.01 for the bundled model).",
+                    "of grain. 0: nowhere; below 0: as the model was made for.",
                 ),
                 io.Float.Input(
                     "adaptive_steps",
@@ -157,9 +157,9 @@ class UPSRSample(io.ComfyNode):
         """Refuse values that older servers let pass in a combo; None is a value that is not known yet."""
         from upsr_core.choices import COLOR_FIXES
 
-        if color_fix in (None, *COLOR_FIXES):
+        if color_fix in (None, "auto", *COLOR_FIXES):
             return True
-        return f"color_fix must be one of {', '.join(COLOR_FIXES)}, not {color_fix!r}"
+        return f"color_fix must be one of auto, {', '.join(COLOR_FIXES)}, not {color_fix!r}"
 
     @classmethod
     def execute(
@@ -227,7 +227,7 @@ class UPSRSample(io.ComfyNode):
                     tile_overlap=tile_overlap,
                     tile_batch_size=tile_batch_size or None,
                     adaptive_steps=adaptive_steps or None,
-                    color_fix=color_fix,
+                    color_fix=None if color_fix == "auto" else color_fix,
                     callback_on_step_end=preview,
                     callback_on_step_end_tensor_inputs=["pred_original_sample"],
                     callback_on_tile_end=progress.listener(index),

@@ -1,6 +1,7 @@
 """Options and their names, in a module without heavy imports: the command line checks them before it imports torch."""
 
 COLOR_FIXES = ("none", "wavelet", "adain")
+"""Of `color_fix.fix_color`."""
 DTYPES = ("float32", "float16", "bfloat16", "auto")
 """Types of the networks; ``"auto"``: the denoiser in bfloat16 on CPUs that compute in it, else float32."""
 WRITE_FORMATS = {

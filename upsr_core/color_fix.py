@@ -30,7 +30,11 @@ def fix_color(image: torch.Tensor, reference: torch.Tensor, method: str) -> torc
     if method == "none":
         return image
     if method == "wavelet":
-        return image + _coarse(reference - image)
+        fixed = image.clone()
+        # One plane at a time: its coarse scales take several times its memory.
+        for plane, target in zip(fixed.flatten(0, 1), reference.flatten(0, 1), strict=True):
+            plane += _coarse(target - plane)
+        return fixed
     if method == "adain":
         dims = (-2, -1)
         deviation = image.std(dims, correction=0, keepdim=True).clamp(min=1e-6)
@@ -39,13 +43,12 @@ def fix_color(image: torch.Tensor, reference: torch.Tensor, method: str) -> torc
     raise ValueError(f"color_fix must be one of {', '.join(COLOR_FIXES)}, not {method!r}")
 
 
-def _coarse(image: torch.Tensor) -> torch.Tensor:
-    """The coarse part after `WAVELET_LEVELS` levels of the "a trous" algorithm, binomial filter, edges repeated."""
-    channels = image.shape[1]
-    kernel = torch.tensor([0.25, 0.5, 0.25], dtype=image.dtype, device=image.device).expand(channels, 1, 1, 3)
+def _coarse(plane: torch.Tensor) -> torch.Tensor:
+    """The coarse part (H,W) after `WAVELET_LEVELS` levels of the "a trous" algorithm, binomial filter, edges repeated."""
+    height, width = plane.shape
     for level in range(WAVELET_LEVELS):
         reach = 2**level
-        padded = F.pad(image, (reach, reach, reach, reach), mode="replicate")
-        rows = F.conv2d(padded, kernel, dilation=reach, groups=channels)
-        image = F.conv2d(rows, kernel.transpose(2, 3), dilation=reach, groups=channels)
-    return image
+        padded = F.pad(plane[None, None], (reach, reach, reach, reach), mode="replicate")[0, 0]
+        rows = padded[:height].add(padded[2 * reach :]).div_(2).add_(padded[reach:-reach]).div_(2)
+        plane = rows[:, :width].add(rows[:, 2 * reach :]).div_(2).add_(rows[:, reach:-reach]).div_(2)
+    return plane

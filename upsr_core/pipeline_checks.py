@@ -28,7 +28,7 @@ def check_inputs(
     tile_overlap: int,
     tile_batch_size: int | None,
     adaptive_steps: float | None,
-    color_fix: str,
+    color_fix: str | None,
     output_type: str,
     tensor_inputs: Sequence[str],
     callbacks: Mapping[str, Any],
@@ -75,7 +75,7 @@ def check_inputs(
         not isinstance(adaptive_steps, (int, float, np.number)) or not 0 < adaptive_steps <= 1
     ):
         raise ValueError(f"adaptive_steps must be a number above 0 and at most 1, or None, not {adaptive_steps!r}")
-    if color_fix not in COLOR_FIXES:
+    if color_fix not in (None, *COLOR_FIXES):
         raise ValueError(f"color_fix must be one of {', '.join(COLOR_FIXES)}, not {color_fix!r}")
     if output_type not in ("pil", "np", "pt"):
         raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}")

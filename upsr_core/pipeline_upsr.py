@@ -121,7 +121,7 @@ class UPSRPipeline(DiffusionPipeline):
         tile_overlap: int = DEFAULT_TILE_OVERLAP,
         tile_batch_size: int | None = None,
         adaptive_steps: float | None = None,
-        color_fix: str = "none",
+        color_fix: str | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[[UPSRPipeline, int, int, dict[str, torch.Tensor]], dict] | None = None,
@@ -156,7 +156,8 @@ class UPSRPipeline(DiffusionPipeline):
             adaptive_steps: mean uncertainty psi of a tile, in (0,1], from which on it gets all steps; tiles with less
                 get fewer, in proportion, down to one. An untiled image is one tile, so name a ``tile_size``. None gives
                 all tiles all steps.
-            color_fix: ``"wavelet"`` or ``"adain"`` give the result the input's colours, see `color_fix.fix_color`.
+            color_fix: ``"wavelet"`` or ``"adain"`` give the result the input's colours, see `color_fix.fix_color`;
+                ``"none"`` does not, None as the model's scheduler says.
             output_type: ``"pil"``, ``"np"`` (B,s*h,s*w,3) or ``"pt"`` (B,3,s*h,s*w), both float32 in [0,1].
             return_dict: return a `UPSRPipelineOutput` instead of the tuple (images, uncertainty).
             callback_on_step_end: called as ``callback(pipeline, step, timestep, tensors)`` after each step; may return
@@ -208,6 +209,8 @@ class UPSRPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(num_inference_steps)
         if flat_threshold is None:
             flat_threshold = self.scheduler.config.flat_threshold
+        if color_fix is None:
+            color_fix = self.scheduler.config.default_color_fix
 
         steps = len(self.scheduler.timesteps)
         with keep_derived(self.unet, self.sr_net), self.progress_bar(total=0) as bar:

@@ -14,6 +14,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
+from .choices import COLOR_FIXES
 from .diffusers_hook import registered_with_diffusers
 from .uncertainty import noise_weight as uncertainty_noise_weight
 
@@ -62,6 +63,8 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
             paper's, takes the denoiser's everywhere.
         default_inference_steps: steps that `set_timesteps` chooses where it is not told, for a model that is trained
             for fewer; None, the paper's, for all.
+        default_color_fix: correction of the result's colours that the pipeline makes where it is not told, a method of
+            `color_fix.fix_color`; "none" is the paper's.
 
     Raises:
         ValueError: for a value out of its range.
@@ -82,6 +85,7 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
         weight_min: float = 0.4,
         flat_threshold: float = 0.0,
         default_inference_steps: int | None = None,
+        default_color_fix: str = "none",
     ):
         if type(num_train_timesteps) is not int or not 2 <= num_train_timesteps <= MAX_TRAIN_TIMESTEPS:
             raise ValueError(
@@ -106,6 +110,8 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"etas_end must be above step 0's {start:.4g} and at most 1, got {etas_end}")
         if default_inference_steps is not None:
             _check_steps("default_inference_steps", default_inference_steps, num_train_timesteps)
+        if default_color_fix not in COLOR_FIXES:
+            raise ValueError(f"default_color_fix must be one of {', '.join(COLOR_FIXES)}, not {default_color_fix!r}")
         progress = torch.linspace(0, 1, num_train_timesteps, dtype=torch.float64)
         self.sqrt_etas = start * (etas_end / start) ** (progress**power)
         self.etas = self.sqrt_etas**2

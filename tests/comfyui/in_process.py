@@ -20,7 +20,7 @@ SAMPLE_DEFAULTS = {
     "tile_size": 0,
     "tile_overlap": 16,
     "output_scale": 4.0,
-    "color_fix": "none",
+    "color_fix": "auto",
 }
 
 

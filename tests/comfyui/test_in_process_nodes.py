@@ -277,7 +277,7 @@ def test_output_scale(pack: HostedPack, model: Any) -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"color_fix": "histogram"}, "color_fix must be one of none, wavelet, adain, not 'histogram'"),
+        ({"color_fix": "histogram"}, "color_fix must be one of auto, none, wavelet, adain, not 'histogram'"),
         ({"tile_size": 32, "tile_overlap": 32}, "tile_overlap 32 must be smaller than tile_size 32"),
         ({"noise_weight": torch.full((1, 256, 256), -1.0)}, "noise_weight must be from 0 to 100 everywhere"),
     ],

@@ -51,7 +51,8 @@ def test_defaults_are_the_librarys(pack: HostedPack) -> None:
         if default is None or name in ("seed", *BESIDE_THE_PIPELINE):
             continue
         expected = arguments[OTHER_NAMES.get(name, name)].default
-        is_models_own = default == 0 if name in ZERO_IS_NONE else name == "flat_threshold" and default < 0
+        own = {**dict.fromkeys(ZERO_IS_NONE, 0), "flat_threshold": -1.0, "color_fix": "auto"}
+        is_models_own = name in own and default == own[name]
         assert (None if is_models_own else default) == expected, name
     config = UNWScheduler().config
     for name, item in widgets(pack, "EstimateUncertainty").items():
@@ -60,7 +61,7 @@ def test_defaults_are_the_librarys(pack: HostedPack) -> None:
 
 
 def test_choices_are_the_librarys(pack: HostedPack) -> None:
-    assert tuple(widgets(pack, "UPSRSample")["color_fix"].options) == COLOR_FIXES
+    assert tuple(widgets(pack, "UPSRSample")["color_fix"].options) == ("auto", *COLOR_FIXES)
     loaded = {choice: pack.load(dtype=choice).pipe.dtype for choice in widgets(pack, "LoadUPSR")["dtype"].options}
     loaded.pop("auto")
     assert {str(dtype).removeprefix("torch.") for dtype in loaded.values()} == set(DTYPES) - {"auto"}

@@ -76,7 +76,7 @@ def test_what_fails_names_the_remedy_at_the_node(
     ("key", "inputs", "message"),
     [
         ("2", {"dtype": "fp64"}, "dtype must be one of auto, fp32, fp16, bf16, not 'fp64'"),
-        ("3", {"color_fix": "histogram"}, "color_fix must be one of none, wavelet, adain, not 'histogram'"),
+        ("3", {"color_fix": "histogram"}, "color_fix must be one of auto, none, wavelet, adain, not 'histogram'"),
     ],
 )
 def test_what_a_combo_does_not_have(

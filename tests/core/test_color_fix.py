@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.core.conftest import smooth_image
-from upsr_core import UPSRPipeline
+from tests.core.conftest import build_tiny, smooth_image
+from upsr_core import UNWScheduler, UPSRPipeline
 from upsr_core.color_fix import fix_color
 
 
@@ -67,6 +67,20 @@ def test_pipeline_applies_it_to_the_image_without_its_padding(tiny_pipe: UPSRPip
         torch.testing.assert_close(images[1].mean((2, 3)), reference.mean((2, 3)), atol=5e-3, rtol=0)
     shift = [(image - reference).mean((2, 3)).abs().max() for image in images]
     assert shift[1] < shift[0]
+
+
+def test_the_model_decides_where_nothing_is_said() -> None:
+    pipe = build_tiny()
+    pipe.scheduler = UNWScheduler.from_config(pipe.scheduler.config, default_color_fix="wavelet")
+    lr = smooth_image(20, 24)
+    default, wavelet, none = (
+        pipe(lr, generator=torch.Generator().manual_seed(0), color_fix=fix, output_type="pt").images
+        for fix in (None, "wavelet", "none")
+    )
+    assert torch.equal(default, wavelet)
+    assert not torch.equal(default, none)
+    with pytest.raises(ValueError, match="default_color_fix must be one of none, wavelet, adain, not 'lab'"):
+        UNWScheduler(default_color_fix="lab")
 
 
 def test_unknown_method(tiny_pipe: UPSRPipeline) -> None:

@@ -83,7 +83,7 @@ OPTIONS = [
     *(option("tile_overlap", value) for value in (NAN, INF, -1, 0.5, "8", None)),
     *(option("tile_batch_size", value) for value in (NAN, INF, -1, 0, 1.5, "2")),
     *(option("adaptive_steps", value) for value in (NAN, INF, -1, 0, 1.5, "0.1")),
-    *(option("color_fix", value) for value in ("", "Wavelet", None, 7, [])),
+    *(option("color_fix", value) for value in ("", "Wavelet", "auto", 7, [])),
     *(option("output_type", value) for value in ("", "latent", None, 7, [])),
     *(option("generator", value) for value in (7, "cpu", [], [torch.Generator()] * 2, [None])),
     option("noise", torch.zeros(1, 3, 36, 36)),

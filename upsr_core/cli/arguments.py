@@ -185,8 +185,8 @@ def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     add("--noise-strength", type=_number(float, 0, LARGEST_NOISE), default=1.0, metavar="F", help=help)
     help = "local contrast below which the SR network's image is kept, free of grain; 0 never; default: the model's"
     add("--flat-threshold", type=_number(float, 0, 1), metavar="F", help=help)
-    help = "give the result the input's colours: wavelet (coarse scales), adain (mean and spread); default none"
-    add("--color-fix", choices=COLOR_FIXES, default="none", help=help)
+    help = "give the result the input's colours: wavelet (coarse scales), adain (mean and spread); default: the model's"
+    add("--color-fix", choices=COLOR_FIXES, help=help)
     size = parser.add_argument_group("size of the result").add_mutually_exclusive_group()
     help = "enlargement; where it is not the model's own, its result is resized (Lanczos)"
     size.add_argument("-s", "--scale", type=_number(float, 0.01, LARGEST_SCALE), metavar="S", help=help)

@@ -38,6 +38,7 @@ def info(args: argparse.Namespace) -> int:
         "tile_multiple": pipe.tile_multiple,
         "steps": pipe.scheduler.num_inference_steps,
         "most_steps": scheduler.num_train_timesteps,
+        "color_fix": scheduler.default_color_fix,
         "kappa": scheduler.kappa,
         "weight_min": scheduler.weight_min,
         "psi_max": scheduler.psi_max,
