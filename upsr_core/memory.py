@@ -70,17 +70,23 @@ def tiles_per_call(unet: UPSRUNet, pixels: int, free: int) -> int:
 
 
 def activation_bytes(network: UPSRUNet | SRNet, pixels: int) -> int:
-    """Peak memory of one call on ``pixels`` LR pixels, without weights and gradients; an estimate from above."""
+    """Peak memory of one call on ``pixels`` LR pixels, without gradients, weights and what `keep_derived` keeps of them.
+
+    An estimate from above.
+    """
     floats = _denoiser_floats(network, pixels) if isinstance(network, UPSRUNet) else _sr_floats(network, pixels)
     itemsize = torch.empty(0, dtype=network.dtype).element_size()
     return int(WORKSPACE * itemsize * floats)
 
 
 def _denoiser_floats(unet: UPSRUNet, pixels: int) -> float:
-    """Two places compete: the widest level with its skips and Swin layer, and the image head, which works in bands."""
+    """Three places compete: the widest level with its skips, at the first ResBlock of the way up, which gets twice the
+    width and a skip, or in its Swin layer, at queries, keys and values; and the image head, which works in bands.
+    """
     config = unet.config
     skips = (2 + max(config.num_res_blocks)) * config.model_channels
-    trunk = skips + max(6 * config.model_channels, (2 + 2 * config.mlp_ratio) * config.swin_embed_dim)
+    swin = max(15, 2 + 2 * config.mlp_ratio) * config.swin_embed_dim
+    trunk = skips + max(11 * config.model_channels, swin)
     before_bands = 2 * config.num_feat * (config.scale / 2) ** 2
     bands = 3 * min(band_elements(unet.device), pixels * config.num_feat * config.scale**2)
     return max(pixels * trunk, pixels * before_bands + bands)

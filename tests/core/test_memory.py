@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -63,6 +66,37 @@ def test_half_precision_takes_half() -> None:
     unet = UPSRUNet(model_channels=32, swin_embed_dim=32, num_feat=16)
     full = activation_bytes(unet, 10_000)
     assert activation_bytes(unet.to(torch.bfloat16), 10_000) == pytest.approx(full / 2, rel=1e-3)
+
+
+PEAK = """
+import resource, sys, torch
+from upsr_core import load_pipeline
+from upsr_core.memory import activation_bytes
+
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+torch.set_num_threads(2)
+pipe = load_pipeline()
+network = getattr(pipe, sys.argv[1])
+def inputs(side):
+    return [torch.rand(1, 3, side, side)] if network is pipe.sr_net else [
+        torch.rand(1, 48, side, side), 4, torch.rand(1, 96, side, side)]
+
+with torch.inference_mode():
+    network(*inputs(64))
+    large = inputs(256)
+    before = peak()
+    network(*large)
+    print(peak() - before, activation_bytes(network, 256 * 256))
+"""
+
+
+@pytest.mark.parametrize("network", ["unet", "sr_net"])
+def test_the_estimate_bounds_a_measured_peak(network: str) -> None:
+    told = subprocess.run([sys.executable, "-c", PEAK, network], check=True, capture_output=True, text=True).stdout
+    measured, estimate = map(int, told.split())
+    assert estimate / 3 < measured < estimate
 
 
 def test_free_memory_of_this_machine() -> None:
