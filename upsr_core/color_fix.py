@@ -30,7 +30,7 @@ def fix_color(image: torch.Tensor, reference: torch.Tensor, method: str) -> torc
     if method == "none":
         return image
     if method == "wavelet":
-        fixed = image.clone()
+        fixed = image.clone(memory_format=torch.contiguous_format)
         # One plane at a time: its coarse scales take several times its memory.
         for plane, target in zip(fixed.flatten(0, 1), reference.flatten(0, 1), strict=True):
             plane += _coarse(target - plane)
@@ -44,7 +44,7 @@ def fix_color(image: torch.Tensor, reference: torch.Tensor, method: str) -> torc
 
 
 def _coarse(plane: torch.Tensor) -> torch.Tensor:
-    """The coarse part (H,W) after `WAVELET_LEVELS` levels of the "a trous" algorithm, binomial filter, edges repeated."""
+    """(H,W) after `WAVELET_LEVELS` levels of smoothing by the "a trous" algorithm, binomial filter, edges repeated."""
     height, width = plane.shape
     for level in range(WAVELET_LEVELS):
         reach = 2**level

@@ -70,9 +70,9 @@ def tiles_per_call(unet: UPSRUNet, pixels: int, free: int) -> int:
 
 
 def activation_bytes(network: UPSRUNet | SRNet, pixels: int) -> int:
-    """Peak memory of one call on ``pixels`` LR pixels, without gradients, weights and what `keep_derived` keeps of them.
+    """Peak memory of one call on ``pixels`` LR pixels, at inference; an estimate from above.
 
-    An estimate from above.
+    Weights, and tensors derived from them that `keep_derived` keeps, come on top.
     """
     floats = _denoiser_floats(network, pixels) if isinstance(network, UPSRUNet) else _sr_floats(network, pixels)
     itemsize = torch.empty(0, dtype=network.dtype).element_size()

@@ -31,6 +31,16 @@ def test_wavelet_keeps_the_detail() -> None:
     assert torch.nn.functional.cosine_similarity(kept.flatten(), fine.flatten(), dim=0) > 0.99
 
 
+def test_the_layout_in_memory_changes_nothing() -> None:
+    image, reference = (smooth_image(40, 56, seed=seed, batch=2) for seed in (0, 1))
+    expected = fix_color(image, reference, "wavelet")
+    last = torch.channels_last
+    assert torch.equal(
+        fix_color(image.contiguous(memory_format=last), reference.contiguous(memory_format=last), "wavelet"), expected
+    )
+    assert not torch.equal(expected, image)
+
+
 def test_wavelet_corrects_a_local_shift_which_adain_cannot() -> None:
     reference = smooth_image(256, 256)
     image = reference.clone()
