@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from pydantic.dataclasses import dataclass
 
 from trainer.data.config import DataConfig, UserPath
+from trainer.losses.detail import DETAIL_TERMS, MIN_SIZE
 from trainer.typed_yaml import STRICT, apply_overrides, arguments_of, build, load_yaml
 from upsr_core import ATDModel, ConvSRModel, UNWScheduler, UPSRUNet
 from upsr_core.models import SRNet
@@ -41,6 +42,8 @@ class NetworkTrainingConfig:
         perceptual_weight: lambda of Eq. 9; 0 does without the perceptual term.
         adversarial_weight: of the denoiser: weight of the adversarial term, see `adversarial_losses`; its discriminator
             judges by the features of perceptual=vgg-features. 0 is the paper.
+        missing_detail_weight, excess_detail_weight, grid_weight: of the denoiser: weights of the terms that
+            `detail_distances` gives; 0 is the paper.
         best_metric: validation metric, averaged over the inputs, whose best weights are in ``model``. ``loss`` is the
             stage's own on the held-out photos; PSNR and SSIM would choose a denoiser that is hardly trained.
         own_states: of the denoiser: share of samples that train the last step from the state to which the network's own
@@ -64,6 +67,9 @@ class NetworkTrainingConfig:
     perceptual: Literal["lpips-vgg", "st-lpips-vgg", "vgg-features"] = "lpips-vgg"
     perceptual_weight: NonNegativeFloat = 0.0
     adversarial_weight: NonNegativeFloat = 0.0
+    missing_detail_weight: NonNegativeFloat = 0.0
+    excess_detail_weight: NonNegativeFloat = 0.0
+    grid_weight: NonNegativeFloat = 0.0
     best_metric: Literal["loss", "psnr", "ssim"] = "loss"
     own_states: float = Field(default=0.0, ge=0, le=1)
     weight_edits: float = Field(default=0.0, ge=0, le=1)
@@ -71,10 +77,16 @@ class NetworkTrainingConfig:
     @property
     def added_terms(self) -> str:
         """The weighted terms that are added to the loss, in words."""
-        if not self.perceptual_weight:
-            return "no perceptual term"
-        adversarial = f" + {self.adversarial_weight:g} adversarial" if self.adversarial_weight else ""
-        return f"{self.perceptual_weight:g} {self.perceptual}{adversarial}"
+        weights = {self.perceptual: self.perceptual_weight, "adversarial": self.adversarial_weight}
+        weights |= self.detail_weights
+        terms = [f"{weight:g} {name.replace('_', ' ')}" for name, weight in weights.items() if weight]
+        return " + ".join(terms) or "no perceptual term"
+
+    @property
+    def detail_weights(self) -> dict[str, float]:
+        """The weights of `DETAIL_TERMS`, but for those that are 0."""
+        weights = {name: getattr(self, f"{name}_weight") for name in DETAIL_TERMS}
+        return {name: weight for name, weight in weights.items() if weight}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -142,11 +154,12 @@ class TrainConfig:
         for key in ("own_states", "weight_edits"):
             if getattr(self.sr_net_training, key):
                 raise ValueError(f"sr_net_training.{key}: the SR network has no noise; set unet_training.{key}")
-        if self.sr_net_training.adversarial_weight:
-            raise ValueError(
-                "sr_net_training.adversarial_weight: uncertainty is measured by a network of the least error; set "
-                "unet_training.adversarial_weight"
-            )
+        for key in ("adversarial_weight", *(f"{name}_weight" for name in DETAIL_TERMS)):
+            if getattr(self.sr_net_training, key):
+                raise ValueError(
+                    f"sr_net_training.{key}: uncertainty is measured by a network of the least error; set "
+                    f"unet_training.{key}"
+                )
         unet = self.unet_training
         if unet.own_states and self.scheduler.get("default_inference_steps") == 1:
             raise ValueError(
@@ -158,6 +171,11 @@ class TrainConfig:
                 "unet_training.adversarial_weight: the discriminator judges by the features of another term; set "
                 "unet_training.perceptual=vgg-features and a unet_training.perceptual_weight"
             )
+        for name in unet.detail_weights:
+            for key in ("hr_size", "val_size"):
+                if getattr(self.data, key) < MIN_SIZE:
+                    size = f"data.{key} {getattr(self.data, key)} must be at least {MIN_SIZE}"
+                    raise ValueError(f"{size} for unet_training.{name}_weight")
         if self.data.hr_size % self.scale:
             raise ValueError(f"data.hr_size {self.data.hr_size} must be a multiple of scale {self.scale}")
 

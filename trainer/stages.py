@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Generic
@@ -15,6 +15,7 @@ from torch import nn
 from trainer.config import TrainConfig
 from trainer.data.held_out import UpscaleBatch
 from trainer.losses.adversarial import adversarial_losses, gather_evidence, magnitudes
+from trainer.losses.detail import detail_distances
 from trainer.losses.terms import PerceptualLoss
 from trainer.losses.vgg_features import VGGFeatureLoss
 from trainer.output.export import Network, export_pipeline, export_sr_net
@@ -93,8 +94,10 @@ class SRNetStage(TrainingStage[SRNet]):
         """``l1``, ``perceptual`` where it has a weight, and ``loss``; see `TrainingStage.losses`. Nothing is random."""
         del generators
         sr = model(lr, return_dict=False)[0].float()
-        weight = self.config.sr_net_training.perceptual_weight
-        return _add_perceptual({"l1": F.l1_loss(sr, hr)}, self.perceptual, weight, 2 * sr - 1, 2 * hr - 1)
+        losses = {"l1": F.l1_loss(sr, hr)}
+        if self.perceptual is not None:
+            losses["perceptual"] = self.perceptual(2 * sr - 1, 2 * hr - 1)
+        return _with_sum(losses, {"perceptual": self.config.sr_net_training.perceptual_weight})
 
     def upscaler(self, network: SRNet) -> UpscaleBatch:
         """g by itself."""
@@ -108,7 +111,7 @@ class SRNetStage(TrainingStage[SRNet]):
 class DenoiserStage(TrainingStage[UPSRUNet]):
     """Training of the denoiser for a frozen g: squared error in [-1,1] units plus weighted perceptual distance (Eq. 9).
 
-    Beyond the paper, an adversarial term may be added.
+    Beyond the paper, an adversarial term and distances of the strength of details may be added.
 
     Args:
         config, perceptual, discriminator: as for `TrainingStage`.
@@ -136,7 +139,7 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
     def losses(
         self, model: nn.Module, lr: torch.Tensor, hr: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> Losses:
-        """``mse``, ``perceptual`` and ``adversarial`` where they have weights, and ``loss``, as in `TrainingStage`.
+        """``mse``, ``loss``, and of the other terms those that have weights, see `TrainingStage.losses`.
 
         With an adversarial term ``loss`` includes the ``discriminator``'s own.
         """
@@ -160,8 +163,14 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
         losses = {"mse": F.mse_loss(estimate, x0)}
         # What the discriminator says of an image changes as it learns: held-out losses would not compare.
         if self.discriminator is not None and model.training:
-            return self._add_adversarial(losses, self.discriminator, estimate, x0)
-        return _add_perceptual(losses, self.perceptual, training.perceptual_weight, estimate, x0)
+            losses |= self._feature_losses(self.discriminator, estimate, x0)
+        elif self.perceptual is not None:
+            losses["perceptual"] = self.perceptual(estimate, x0)
+        if training.detail_weights:
+            distances = detail_distances(estimate, x0, self.config.scale)
+            losses |= {name: distances[name] for name in training.detail_weights}
+        weights = {"perceptual": training.perceptual_weight, "adversarial": training.adversarial_weight}
+        return _with_sum(losses, {**weights, **training.detail_weights})
 
     def _with_own_states(
         self,
@@ -186,23 +195,17 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
             own = scheduler.step(estimate, t, own, upsampled, return_dict=False)[0]
         return states.index_put((chosen,), own)
 
-    def _add_adversarial(
-        self, losses: Losses, discriminator: nn.Module, estimate: torch.Tensor, target: torch.Tensor
-    ) -> Losses:
-        """``losses`` (the squared error) with the perceptual and the adversarial term, from the same features."""
-        training, vgg = self.config.unet_training, self.perceptual
+    def _feature_losses(self, discriminator: nn.Module, estimate: torch.Tensor, target: torch.Tensor) -> Losses:
+        """``perceptual``, ``adversarial`` and ``discriminator``, from the same features."""
+        vgg = self.perceptual
         assert isinstance(vgg, VGGFeatureLoss)
         with torch.no_grad():
             references = vgg.features(target)
             scales = magnitudes(target, references)
             real = gather_evidence(target, references, scales)
         features = vgg.features(estimate)
-        losses["perceptual"] = vgg.distance(features, references)
-        losses["adversarial"], losses["discriminator"] = adversarial_losses(
-            discriminator, real, gather_evidence(estimate, features, scales)
-        )
-        own = losses["mse"] + training.perceptual_weight * losses["perceptual"]
-        return {"loss": own + training.adversarial_weight * losses["adversarial"] + losses["discriminator"], **losses}
+        adversarial, own = adversarial_losses(discriminator, real, gather_evidence(estimate, features, scales))
+        return {"perceptual": vgg.distance(features, references), "adversarial": adversarial, "discriminator": own}
 
     def upscaler(self, network: UPSRUNet) -> UpscaleBatch:
         """The whole pipeline."""
@@ -263,14 +266,9 @@ def noisy_input(
     return denoiser_input(state, sr, upsampled, scale=scale, sr_condition=sr_condition)
 
 
-def _add_perceptual(
-    losses: Losses, perceptual: PerceptualLoss | None, weight: float, estimate: torch.Tensor, target: torch.Tensor
-) -> Losses:
-    """``losses`` (one so far) with ``"loss"``, the weighted sum; images in [-1,1]."""
-    total = next(iter(losses.values()))
-    if perceptual is not None:
-        losses["perceptual"] = perceptual(estimate, target)
-        total = total + weight * losses["perceptual"]
+def _with_sum(losses: Losses, weights: Mapping[str, float]) -> Losses:
+    """``losses`` after ``"loss"``, their sum with these weights, 1 where there is none."""
+    total = torch.stack([weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
     return {"loss": total, **losses}
 
 

@@ -49,7 +49,7 @@ def test_four_steps_are_two_and_a_resume_and_two_and_two_processes_train_as_one(
 
 
 def test_the_held_out_loss_is_without_it(config_file: Path) -> None:
-    config = load_config(config_file, ADVERSARIAL)
+    config = load_config(config_file, [*ADVERSARIAL, "unet_training.grid_weight=2"])
     torch.manual_seed(0)
     unet, sr_net = UPSRUNet(**config.unet_arguments), ATDModel(**config.sr_net_arguments)
     stage = DenoiserStage(config, unet, VGGFeatureLoss(), sr_net, UNWScheduler(), Discriminator())
@@ -59,10 +59,12 @@ def test_the_held_out_loss_is_without_it(config_file: Path) -> None:
         generators = [torch.Generator().manual_seed(0)]
         with torch.no_grad():
             found[training] = stage.losses(unet.train(training), hr[..., ::4, ::4], hr, generators)
-    assert set(found[True]) == {"loss", "mse", "perceptual", "adversarial", "discriminator"}
-    assert set(found[False]) == {"loss", "mse", "perceptual"}
-    for name in ("mse", "perceptual"):
+    assert set(found[True]) == {"loss", "mse", "perceptual", "grid", "adversarial", "discriminator"}
+    assert set(found[False]) == {"loss", "mse", "perceptual", "grid"}
+    for name in ("mse", "perceptual", "grid"):
         torch.testing.assert_close(found[True][name], found[False][name])
+    terms = {name: value.item() for name, value in found[False].items()}
+    assert terms["loss"] == pytest.approx(terms["mse"] + 0.003 * terms["perceptual"] + 2 * terms["grid"], rel=1e-5)
     own = found[False]["loss"] + 0.01 * found[True]["adversarial"]
     torch.testing.assert_close(found[True]["loss"], own + found[True]["discriminator"])
 
@@ -80,6 +82,11 @@ def test_the_discriminator_has_a_rate_of_its_own(config_file: Path) -> None:
     ("overrides", "message"),
     [
         (["sr_net_training.adversarial_weight=0.01"], r"set unet_training\.adversarial_weight"),
+        (["sr_net_training.missing_detail_weight=1"], r"set unet_training\.missing_detail_weight$"),
+        (
+            ["unet_training.grid_weight=1", "data.hr_size=16"],
+            r"^data\.hr_size 16 .* 32 for unet_training\.grid_weight$",
+        ),
         (["unet_training.adversarial_weight=0.01", "unet_training.perceptual_weight=1"], r"set .*=vgg-features and"),
         (["unet_training.adversarial_weight=0.01", FEATURES[0]], r"and a unet_training\.perceptual_weight$"),
     ],

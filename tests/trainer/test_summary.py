@@ -13,7 +13,9 @@ from trainer.summary import summary
 def test_summary_of_a_denoiser(tmp_path: Path) -> None:
     file = write_config(tmp_path / "config.yaml", tmp_path, unet_training={"batch_size": 4, "max_steps": 30})
     changes = ["unet_training.gradient_accumulation=2", "unet_training.perceptual=st-lpips-vgg"]
-    config = load_config(file, [*changes, "unet_training.perceptual_weight=0.1"])
+    config = load_config(
+        file, [*changes, "unet_training.perceptual_weight=0.1", "unet_training.missing_detail_weight=0.7"]
+    )
     pipe = build_tiny()
     lines = summary(config, "unet", pipe.unet, pipe.sr_net, images=60, processes=2)
     parameters = pipe.unet.num_parameters()
@@ -23,7 +25,7 @@ def test_summary_of_a_denoiser(tmp_path: Path) -> None:
     )
     assert lines[1] == "batch: 4 x 2 micro-steps x 2 processes = 16 images a step; 30 steps are 8.0 epochs of 60"
     assert lines[2] == "degradation: mild; crops of 32 HR pixels"
-    assert lines[3] == "loss: squared error + 0.1 st-lpips-vgg"
+    assert lines[3] == "loss: squared error + 0.1 st-lpips-vgg + 0.7 missing detail"
     assert lines[4].startswith(f"memory: {round(parameters * 20 / 2**20)} MiB for weights")
 
 
