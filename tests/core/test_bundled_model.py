@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 
 from benchmarks.tiling import border_gradient
 from upsr_core import UPSRPipeline, load_pipeline
-from upsr_core.evaluation.metrics import colour_shift, fine_detail, psnr
+from upsr_core.evaluation.metrics import colour_shift, fine_detail, grid_excess, psnr
 from upsr_core.images.files import read_image
 from upsr_core.loading import BUNDLED_MODEL
 from upsr_core.resampling import upsample
@@ -56,6 +56,10 @@ def test_it_restores_a_photo_it_has_not_seen(pipe: UPSRPipeline, lr: torch.Tenso
     assert colour_shift(upscaled, hr).abs().max() < 2
 
 
+def test_no_grid_of_lr_pixels(pipe: UPSRPipeline, lr: torch.Tensor) -> None:
+    assert grid_excess(upscale(pipe, lr), 4) < 0.5 * grid_excess(upsample(lr, 4), 4)
+
+
 def test_tiles_do_not_show(pipe: UPSRPipeline, lr: torch.Tensor) -> None:
     part = lr[..., :80]
     tiled, whole = (upscale(pipe, part, tile_size=size) for size in (64, 0))
@@ -77,6 +81,6 @@ def test_fewer_steps_and_one_step(pipe: UPSRPipeline, lr: torch.Tensor) -> None:
     images = [upscale(pipe, part, num_inference_steps=steps) for steps in (1, 2, 5)]
     bicubic = upsample(part, 4)
     # All show the same photo; the model is made for two steps.
-    assert all((image - bicubic).abs().mean() < 0.03 for image in images)
+    assert all((image - bicubic).abs().mean() < 0.04 for image in images)
     details = [fine_detail(image).item() for image in images]
     assert details[0] < details[1]
