@@ -56,7 +56,9 @@ def _magnitudes(image: torch.Tensor, factor: int) -> torch.Tensor:
     if factor > 1:
         planes = F.avg_pool2d(planes, factor)
     filters = planes.new_tensor(_FILTERS).unsqueeze(1)
-    return F.conv2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), filters).abs()
+    # In half precision what neighbours differ by would be lost in rounding.
+    with torch.autocast(image.device.type, enabled=False):
+        return F.conv2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), filters).abs()
 
 
 def _by_place(magnitudes: torch.Tensor, period: int, factor: int) -> torch.Tensor:
