@@ -66,6 +66,7 @@ NUMBERS = {
     "data.pool_size": (".nan", "-1", "0.5", "1"),
     "data.num_workers": (".inf", "-1", "x"),
     "data.shrink": (".nan", "0", "2"),
+    "data.lettering": (".nan", "2", "-1"),
     "scale": (".nan", "3", "-4", "x", "1e30"),
     "seed": (".nan", "-1", "0.5", "x"),
     "log_every": (".nan", "0", "-1"),

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from trainer.data.config import DataConfig
 from trainer.data.crops import CropDataset
+from trainer.data.lettering import Lettering
 from trainer.data.pair_pool import PairPool
 from trainer.data.sources.base import ImageSource
 from trainer.typed_yaml import ConfigError
@@ -88,7 +89,15 @@ class Batches:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
         self.rank, self.world_size, self.memory_format = rank, world_size, memory_format
         self.source = source
-        self.dataset = CropDataset(source, data.hr_size, scale, seed=seed, cache=data.cache, shrink=data.shrink)
+        self.dataset = CropDataset(
+            source,
+            data.hr_size,
+            scale,
+            seed=seed,
+            cache=data.cache,
+            shrink=data.shrink,
+            lettering=Lettering(data.lettering, data.fonts) if data.lettering else None,
+        )
         self.degradation: Degrade = Degradation(data.training_degradation(), scale)
         size = data.pool_size
         self.pool = PairPool(size, derived_seed(seed, rank)) if size else None

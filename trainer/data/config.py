@@ -68,6 +68,8 @@ class DataConfig:
             ``preset``; each training sample draws one. Validation degrades with ``preset``.
         shrink: smallest factor that an HR photo is reduced by before it is cropped, in (0,1]; each crop draws its own
             from there to 1. JPEG traces shrink with the photo.
+        lettering: share of the HR crops that words, signs and bars are drawn on, in [0,1].
+        fonts: folder of the fonts for it, searched with its subfolders; null takes the one that Pillow brings.
         degrade_on: make the LR crops where the images are read (``loader``) or on the training device.
         pool_size: LR-HR pairs that a process keeps and shuffles across batches; 0 takes batches as they come.
         cache: decode all photos once and keep them in memory, for small folders.
@@ -89,6 +91,8 @@ class DataConfig:
     degradation: dict[str, Any] = Field(default_factory=dict)
     degradation_mix: dict[Preset, PositiveFloat] = Field(default_factory=dict)
     shrink: float = Field(default=1.0, gt=0, le=1)
+    lettering: float = Field(default=0.0, ge=0, le=1)
+    fonts: UserPath | None = None
     degrade_on: Literal["loader", "device"] = "loader"
     pool_size: NonNegativeInt = 0
     cache: bool = False
@@ -99,6 +103,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.degradation_mix and self.degradation:
             raise ValueError("degradation changes one preset and cannot be used with degradation_mix; leave out one")
+        if self.fonts is not None and not self.lettering:
+            raise ValueError("fonts does nothing without lettering; set lettering, or leave it out")
         self._check_sources()
         self.degradation_config()
 
@@ -121,7 +127,7 @@ class DataConfig:
             raise ValueError(
                 "train_lr_dir trains on pairs, but validation has none; set val_dir and val_lr_dir, or leave out both"
             )
-        unused = {"degradation": {}, "degradation_mix": {}, "degrade_on": "loader", "shrink": 1}
+        unused = {"degradation": {}, "degradation_mix": {}, "degrade_on": "loader", "shrink": 1, "lettering": 0}
         for name, value in unused.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{name} does nothing with train_lr_dir; leave it out")
@@ -140,9 +146,10 @@ class DataConfig:
         """Degradation of the training samples, in words."""
         if self.train_lr_dir is not None:
             return "none, pairs"
+        name = self.preset + (", changed" if self.degradation else "")
         if self.degradation_mix:
-            return " + ".join(f"{share:g} {name}" for name, share in self.degradation_mix.items())
-        return self.preset + (", changed" if self.degradation else "")
+            name = " + ".join(f"{share:g} {name}" for name, share in self.degradation_mix.items())
+        return name + (f", lettering on {self.lettering:.0%} of the crops" if self.lettering else "")
 
     def degradation_config(self) -> DegradationConfig:
         """The preset with the changes applied."""

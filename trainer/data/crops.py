@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from trainer.data.lettering import Lettering
 from trainer.data.sources.base import MAX_TRIES, UNREADABLE, ImageSource, Photo, Pixels
 from trainer.typed_yaml import ConfigError
 from upsr_core.messages import one_line
@@ -109,15 +110,25 @@ class CropDataset(Dataset[dict[str, Any]]):
         seed: decides crops and degradations.
         cache: decode all images at once and keep them as uint8 in memory.
         shrink: smallest factor that a photo is reduced by before it is cropped, in (0,1].
+        lettering: draws onto crops; of pairs it would have to draw on both.
 
     Raises:
         ConfigError: from an item, where no image can be read.
     """
 
     def __init__(
-        self, source: ImageSource, hr_size: int, scale: int, *, seed: int = 0, cache: bool = False, shrink: float = 1.0
+        self,
+        source: ImageSource,
+        hr_size: int,
+        scale: int,
+        *,
+        seed: int = 0,
+        cache: bool = False,
+        shrink: float = 1.0,
+        lettering: Lettering | None = None,
     ) -> None:
         self.source, self.hr_size, self.scale, self.seed, self.shrink = source, hr_size, scale, seed, shrink
+        self.lettering = lettering
         # In shared memory, where the processes that read count together.
         self._unreadable = torch.zeros(len(source), dtype=torch.bool).share_memory_()
         self._cache: list[Photo | None] | None = None
@@ -158,6 +169,8 @@ class CropDataset(Dataset[dict[str, Any]]):
             crop = random_shrunk_crop(photo, self.hr_size, self.scale, self.shrink, rng)
         else:
             crop = random_crop(photo, self.hr_size, self.scale, rng)
+        if self.lettering is not None:
+            crop = Photo(self.lettering(crop.hr, rng), crop.lr)
         return _item(crop, int(rng.integers(2**62)))
 
 

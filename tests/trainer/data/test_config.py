@@ -56,6 +56,8 @@ def test_folders_can_have_weights(file: Path) -> None:
         (["val_lr_dir=x"], r"^data: val_lr_dir needs the HR images of its pairs; set val_dir$"),
         (["train_lr_dir=x", "val_dir=x"], r"^data: train_lr_dir trains on pairs, but validation has none; "),
         (["train_lr_dir=x", "degradation.bicubic_prob=1"], r"^data: degradation does nothing with train_lr_dir"),
+        (["fonts=x"], r"^data: fonts does nothing without lettering; set lettering, or leave it out"),
+        (["train_lr_dir=x", "lettering=0.1"], r"^data: lettering does nothing with train_lr_dir"),
         (["train_lr_dir=x", "degrade_on=device"], r"^data: degrade_on does nothing with train_lr_dir"),
         (["train_dir={a: 1, b: 0}"], r"^data\.train_dir\.b: must be greater than 0, not 0$"),
         (["train_dir={a: 1, b: 1}", "train_lr_dir=x"], r"^data: train_lr_dir needs the one folder"),
