@@ -99,7 +99,7 @@ def _build_parser() -> _Parser:
     _add_sampling_arguments(upscale)
     _add_tile_arguments(upscale)
     _add_model_arguments(upscale)
-    help = "compile the denoiser: minutes before the first image, less time for each; for large images or many"
+    help = "compile the denoiser: minutes before the first image; measure whether it pays"
     upscale.add_argument("--compile", action="store_true", help=help)
 
     uncertainty = command("uncertainty", "Show as a heat map where the model is unsure.", FILES_NOTE)
@@ -197,7 +197,8 @@ def _add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(model_sha256=None)
+    # What only `upsr repeat` knows.
+    parser.set_defaults(model_sha256=None, several=False)
     add = parser.add_argument_group("model").add_argument
     add("--model", help="model folder or Hub id; default: the small model of this package")
     add("--variant", help="weights variant, such as fp16")

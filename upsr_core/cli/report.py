@@ -17,7 +17,7 @@ from .paths import STANDARD, Job
 # What says where images are and how a run talks, and not how they are made.
 _NOT_SETTINGS = {
     *("command", "inputs", "out", "recursive", "format", "name", "skip_existing", "seed"),
-    *("report", "quiet", "verbose", "model_sha256"),
+    *("report", "quiet", "verbose", "model_sha256", "several"),
 }
 
 
@@ -110,7 +110,8 @@ def read_report(path: Path, out: Path | None = None) -> list[Group]:
 
     Args:
         path: of the report.
-        out: folder for the results; None: where they were.
+        out: folder for the results, which keep the folders below the innermost that holds them all; None: where they
+            were.
 
     Raises:
         ValueError: it is no report; the message names the line.
@@ -118,13 +119,14 @@ def read_report(path: Path, out: Path | None = None) -> list[Group]:
     latest = {record["output"]: record for record in _records(path)}
     if not latest:
         raise ValueError(f"{path}: tells of no images")
+    common = os.path.commonpath([os.path.dirname(output) for output in latest])
     groups: dict[str, Group] = {}
     for record in latest.values():
         arguments = _arguments(record)
         key = json.dumps([arguments, record["model_sha256"]])
         group = groups.setdefault(key, Group(arguments, record["model_sha256"], []))
         target = Path(record["output"])
-        target = target if out is None else out / target.name
+        target = target if out is None else out / target.relative_to(common)
         group.jobs.append(Job(Path(record["input"]), target, target.suffix.lower()))
     return list(groups.values())
 
@@ -155,8 +157,9 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 def _arguments(record: dict[str, Any]) -> list[str]:
     options = {**record["settings"], "seed": record.get("seed")}
-    given = {f"--{name.replace('_', '-')}": value for name, value in options.items() if value not in (None, False)}
-    flags = [option if value is True else f"{option}={value}" for option, value in given.items()]
+    # By identity: a setting of 0 equals False.
+    given = {f"--{name.replace('_', '-')}": value for name, value in options.items() if value is not None}
+    flags = [option if value is True else f"{option}={value}" for option, value in given.items() if value is not False]
     return [record["command"], *sorted(flags)]
 
 

@@ -70,7 +70,8 @@ def run_jobs(args: argparse.Namespace, jobs: list[Job], pipe: UPSRPipeline, proc
     """Process every job and say what became of it; with several, go on after a failure.
 
     Args:
-        args: of the command; reads ``skip_existing``, ``quiet`` and ``report``.
+        args: of the command; reads ``skip_existing``, ``quiet``, ``report`` and ``several``, true where the jobs are a
+            part of all.
         jobs: the images.
         pipe: that processes them.
         process: makes one result.
@@ -87,7 +88,7 @@ def run_jobs(args: argparse.Namespace, jobs: list[Job], pipe: UPSRPipeline, proc
 
 class _Run:
     def __init__(self, args: argparse.Namespace, jobs: list[Job], pipe: UPSRPipeline):
-        self.args, self.several = args, len(jobs) > 1
+        self.args, self.several = args, args.several or len(jobs) > 1
         self.todo = [job for job in jobs if not self._is_made(job)]
         if len(self.todo) < len(jobs) and not args.quiet:
             say(f"skipped, as their results exist: {len(jobs) - len(self.todo)} of {len(jobs)}")

@@ -85,6 +85,7 @@ def test_the_hash_is_of_weights_and_configuration(tiny_folder: Path) -> None:
     [
         [],
         ["--tile", "off", "--background", "#ff8000", "--scale", "1.5", "--stochasticity", "0.5", "--variant", "fp16"],
+        ["--noise-strength", "0", "--flat-threshold", "0", "--tile-overlap", "0"],
         [
             "--tile",
             "64",
@@ -121,6 +122,30 @@ def test_the_last_line_of_a_result_counts_and_what_is_alike_runs_together(tmp_pa
     ]
     assert "--seed=1" in groups[0].arguments
     assert groups[2].arguments[0] == "uncertainty"
+
+
+def test_results_of_several_folders_keep_them_elsewhere(tmp_path: Path) -> None:
+    lines = [record("a.png"), record("a.png", "--steps", "5"), record("b.png")]
+    for line, folder in zip(lines, ("x", "y/z", "x"), strict=True):
+        line["output"] = str(tmp_path / folder / Path(line["output"]).name)
+    (tmp_path / "run.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    groups = read_report(tmp_path / "run.jsonl", tmp_path / "again")
+    targets = [str(job.target.relative_to(tmp_path / "again")) for group in groups for job in group.jobs if job.target]
+    assert targets == ["x/a.png", "x/b.png", "y/z/a.png"]
+
+
+def test_a_failure_in_one_group_does_not_stop_the_others(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "run.jsonl"
+    for name, steps in (("a", "1"), ("b", "2")):
+        photo = save_photo(tmp_path / f"{name}.png")
+        run = ["upscale", str(photo), "-o", str(tmp_path / f"{name}_4x.png"), "--steps", steps, *model]
+        assert main([*run, "--report", str(report)]) == 0
+    (tmp_path / "a.png").write_text("no image")
+    assert main(["repeat", str(report), "-o", str(tmp_path / "again")]) == 1
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["b_4x.png"]
+    assert "a.png: is damaged" in capsys.readouterr().err
 
 
 def test_what_a_killed_run_has_left_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
