@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -40,12 +41,24 @@ class Naming:
         """The name of the result of ``source``, ending in ``suffix``."""
         return self.template.format(stem=source.stem, ext=source.suffix[1:], seed=self.seed) + suffix
 
-    def could_have_made(self, path: Path) -> bool:
-        """Whether the file has a name of ours: it may be an earlier result. Never so where inputs have such names."""
+    def could_have_made(self, path: Path, stems: Container[str]) -> bool:
+        """Whether the file may be an earlier result, by its name.
+
+        Args:
+            path: of the file.
+            stems: of the images beside it. Without a word of its own, a template such as ``{stem}_{seed}`` fits the
+                names of many cameras, so an input with the stem must be there.
+        """
         if self.template == "{stem}":
             return False
         marks = {"stem": "\0", "ext": "\1", "seed": "\2"}
         pattern = re.escape(self.template.format(**marks))
-        for mark, meaning in {"\0": ".+", "\1": r"\w+", "\2": r"\d+"}.items():
-            pattern = pattern.replace(re.escape(mark), meaning)
-        return re.fullmatch(pattern, path.stem, re.DOTALL) is not None
+        for mark, meaning in {"\0": "(?P<stem>.+)", "\1": r"\w+", "\2": r"\d+"}.items():
+            # A field that comes twice is the same each time, which the first one stands for.
+            first, *others = pattern.split(re.escape(mark))
+            pattern = meaning.join([first, ".+".join(others)]) if others else first
+        match = re.fullmatch(pattern, path.stem, re.DOTALL)
+        if match is None or "stem" not in match.groupdict():
+            return match is not None
+        has_word = any(letter.isalnum() for letter in self.template.format(stem="", ext="", seed=""))
+        return has_word or match["stem"] in stems

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..choices import READ_SUFFIXES, WRITE_FORMATS
 from ..images.whole_files import remove_leftover_files
 from .naming import Naming
+from .output import complain
 
 STANDARD = "-"
 """Standard input or output, as an argument."""
@@ -172,14 +173,24 @@ def _find_sources(inputs: Sequence[str], out: Path | None, recursive: bool, nami
             if not matches:
                 kind = "no file matches this pattern" if glob.has_magic(given) else "no such file or folder"
                 raise ValueError(f"{given}: {kind}")
-            inputs_only = [match for match in matches if out is not None or not naming.could_have_made(match)]
+            inputs_only = matches if out is not None else _without_results(matches, naming)
+            kind = f"earlier results ({naming.template}.*)"
             if not inputs_only:
-                kind = f"earlier results ({naming.template}.*)"
                 raise ValueError(f"{given}: matches only {kind}; name them or give -o FOLDER")
+            if len(inputs_only) < len(matches):
+                complain(f"{given}: {len(matches) - len(inputs_only)} {kind} are left out")
             pairs = [(match, Path(match.name)) for match in inputs_only]
         for source, relative in pairs:
             found.setdefault(source.resolve(), (source, relative))
     return list(found.values())
+
+
+def _without_results(matches: Sequence[Path], naming: Naming) -> list[Path]:
+    folders = {match.parent for match in matches}
+    stems = {
+        folder: {path.stem for path in folder.iterdir() if path.suffix.lower() in READ_SUFFIXES} for folder in folders
+    }
+    return [match for match in matches if not naming.could_have_made(match, stems[match.parent])]
 
 
 def _images_in(folder: Path, out: Path, recursive: bool) -> list[Path]:

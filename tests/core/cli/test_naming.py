@@ -55,6 +55,13 @@ def test_equal_names_of_two_types_can_be_told_apart(tmp_path: Path) -> None:
     assert {job.target.name for job in jobs if job.target} == {"a_jpg.webp", "a_png.webp"}
 
 
+def test_a_template_without_a_word_takes_no_photo_for_a_result(tmp_path: Path) -> None:
+    for name in ("IMG_0001.jpg", "portrait.jpg", "portrait_7.jpg", "portrait_8.jpg"):
+        save_photo(tmp_path / name)
+    jobs = plan([str(tmp_path / "*.jpg")], None, "{stem}_{seed}")
+    assert {job.source.name for job in jobs if job.source} == {"IMG_0001.jpg", "portrait.jpg"}
+
+
 def test_a_pattern_leaves_out_what_has_a_name_of_ours(tmp_path: Path) -> None:
     for name in ("a.png", "a_x4.png", "x4.png"):
         save_photo(tmp_path / name)
