@@ -151,6 +151,8 @@ class TrainConfig:
             raise ValueError(
                 "conv_sr_net: sr_net is set, too; g is one or the other, so set sr_net={} or conv_sr_net=null"
             )
+        if self.sr_net_from is not None and self.stage == "both":
+            raise ValueError("sr_net_from: stage both trains a g of its own; set stage=unet, or sr_net_from=null")
         for key in ("own_states", "weight_edits"):
             if getattr(self.sr_net_training, key):
                 raise ValueError(f"sr_net_training.{key}: the SR network has no noise; set unet_training.{key}")

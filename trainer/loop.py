@@ -106,7 +106,7 @@ class StageTrainer:
         return self.training.batch_size * self.training.gradient_accumulation * self.accelerator.num_processes
 
     def run(self, checkpoint: Path | None) -> bool:
-        """Train, then validate, save and export. False: interrupted, and only a checkpoint was saved."""
+        """Train, then validate, save and export. False: interrupted, and perhaps only a checkpoint was saved."""
         device = self.accelerator.device
         # Dropout knows no other generator. Each process drops something else.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -118,7 +118,8 @@ class StageTrainer:
             remove_leftover_folders(self.checkpoints)
         if checkpoint is not None:
             self._resume(checkpoint)
-            if self.accelerator.is_main_process:
+            # Those of another run are its own matter.
+            if self.accelerator.is_main_process and checkpoint.parent.resolve() == self.checkpoints.resolve():
                 put_aside_later(checkpoint)
         config, progress = self.config, self.progress
         progress.finished = False
@@ -155,8 +156,11 @@ class StageTrainer:
                 self._validate()
             self._save()
             self._export("model_last")
+            (interrupted,) = self._any(signals.received)
         self._log(f"finished after {progress.minutes:.1f} minutes; model in {self.folder / 'model'}")
-        return True
+        if interrupted:
+            self._log("interrupted; go on with --resume latest")
+        return not interrupted
 
     def _resume(self, checkpoint: Path) -> None:
         order = self.progress.order

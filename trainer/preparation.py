@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from trainer.config import TrainConfig
@@ -23,6 +25,8 @@ from upsr_core import UNWScheduler, UPSRPipeline, UPSRUNet, load_pipeline
 from upsr_core.degradation.degrading import Degradation
 from upsr_core.models import SRNet
 from upsr_core.published.conversion import convert_pair
+
+logger = logging.getLogger("trainer")
 
 T = TypeVar("T")
 Module = TypeVar("Module", bound=nn.Module)
@@ -83,7 +87,8 @@ def prepare(config: TrainConfig) -> Preparation:
     networks: dict[str, SRNet | UPSRUNet] = {}
     if "sr_net" in config.stages:
         networks["sr_net"] = _built(
-            "sr_net", lambda: build_seeded(config.sr_net_class, config.sr_net_arguments, config.seed)
+            "sr_net" if config.conv_sr_net is None else "conv_sr_net",
+            lambda: build_seeded(config.sr_net_class, config.sr_net_arguments, config.seed),
         )
     if "unet" in config.stages:
         networks["unet"] = unet = _built("unet", lambda: build_seeded(UPSRUNet, config.unet_arguments, config.seed))
@@ -91,7 +96,10 @@ def prepare(config: TrainConfig) -> Preparation:
     perceptual = {name: load_perceptual(config, name) for name in config.stages}
     sr_net = None
     if config.init_from is not None:
-        sr_net = load_initial_weights(config, networks).sr_net
+        source = load_initial_weights(config, networks)
+        sr_net = source.sr_net
+        if "unet" in networks:
+            _tell_of_another_diffusion(config, source.scheduler, scheduler)
     if "sr_net" in config.stages:
         sr_net = None
     elif sr_net is None or config.sr_net_from is not None:
@@ -182,6 +190,16 @@ def load_initial_weights(config: TrainConfig, networks: dict[str, SRNet | UPSRUN
     if pipe.scale != config.scale:
         raise ConfigError(f"init_from {source}: has scale {pipe.scale}, the configuration {config.scale}")
     return pipe
+
+
+def _tell_of_another_diffusion(config: TrainConfig, theirs: UNWScheduler, ours: UNWScheduler) -> None:
+    """Say where the denoiser with these initial weights was trained for another diffusion than it is now."""
+    changed = {key: value for key, value in theirs.config.items() if key[0] != "_" and value != ours.config.get(key)}
+    if changed and PartialState().is_main_process:
+        logger.warning(
+            "init_from %s: was trained with another scheduler; to keep it, set %s",
+            config.init_from, " ".join(f"scheduler.{key}={value}" for key, value in changed.items()),
+        )  # fmt: skip
 
 
 def load_frozen_sr_net(config: TrainConfig) -> SRNet:

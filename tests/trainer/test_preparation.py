@@ -10,7 +10,7 @@ from tests.trainer.runs import write_config, write_photos
 from trainer.config import load_config
 from trainer.preparation import PERCEPTUAL, build_seeded, prepare
 from trainer.typed_yaml import ConfigError
-from upsr_core import ATDModel
+from upsr_core import ATDModel, UNWScheduler, UPSRPipeline
 
 
 @pytest.fixture
@@ -70,6 +70,8 @@ def test_the_perceptual_term_is_the_chosen_one(
         (["unet.swin_embed_dim=40"], r"^unet: swin_embed_dim must be a multiple of 32"),
         (["unet.pad_multiple=4"], r"^unet: pad_multiple must be a multiple of .* = 8$"),
         (["sr_net.num_heads=[2,2]"], r"^sr_net: num_heads must have 1 entries"),
+        (["sr_net={}", "conv_sr_net={channels: 0}"], r"^conv_sr_net: channels must"),
+        (["sr_net_from=g"], r"^sr_net_from: stage both trains a g of its own; set stage=unet"),
         (["scheduler.kappa=-1"], r"^scheduler: kappa must be above 0"),
         (["stage=unet"], r"run/model: holds no sr_net; train stage sr_net first or set sr_net_from"),
     ],
@@ -99,6 +101,22 @@ def test_g_of_another_scale_is_refused(config_file: Path, tmp_path: Path) -> Non
     ATDModel(**ONE_LAYER_ATD, scale=2).save_pretrained(tmp_path / "g")
     with pytest.raises(ConfigError, match=r"g: has scale 2, the configuration 4$"):
         prepare(load_config(config_file, ["stage=unet", f"sr_net_from={tmp_path / 'g'}"]))
+
+
+def test_another_diffusion_than_that_of_the_initial_weights_is_told_of(
+    config_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = prepare(load_config(config_file))
+    scheduler = UNWScheduler(kappa=1.5, default_inference_steps=2)
+    pipe = UPSRPipeline(parts.networks["unet"], parts.networks["sr_net"], scheduler)
+    pipe.save_pretrained(tmp_path / "source")
+    keys = "scheduler.kappa=1.5 scheduler.default_inference_steps=2"
+    prepare(load_config(config_file, [f"init_from={tmp_path / 'source'}", *keys.split()]))
+    assert not caplog.records
+    prepare(load_config(config_file, [f"init_from={tmp_path / 'source'}"]))
+    assert caplog.messages == [
+        f"init_from {tmp_path / 'source'}: was trained with another scheduler; to keep it, set {keys}"
+    ]
 
 
 def test_the_crop_rule_is_the_denoisers_alone(config_file: Path) -> None:

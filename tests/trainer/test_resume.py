@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.runs import TRAIN, assert_same_state, assert_same_tensors, environment, write_denoiser_config
+from tests.trainer.runs import (
+    TRAIN,
+    assert_same_state,
+    assert_same_tensors,
+    environment,
+    write_config,
+    write_denoiser_config,
+    write_photos,
+)
 from trainer.config import load_config
+from trainer.loop import StageTrainer
 from trainer.output.atomic_folders import remove_folder, remove_leftover_folders, replace_folder, restore_replaced
 from trainer.output.checkpointing import list_checkpoints, read_progress
 from trainer.train import main, plan
@@ -148,6 +158,40 @@ def test_another_order_of_images_is_not_silent(
     assert warning == ("unet 1: not an exact continuation, as images come in another order (images 7 then, 8 now)")
     saved = read_progress(list_checkpoints(tmp_path / "run" / "checkpoints" / "unet")[-1])
     assert saved.order == {"images": 8, "images per step": 4, "seed": 0}
+
+
+def test_a_run_that_starts_from_anothers_checkpoint_leaves_that_as_it_is(
+    config_file: Path, whole: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "whole" / "checkpoints" / "unet"
+    shutil.copytree(whole / LAST, source / LAST.name)
+    later = shutil.copytree(whole / LAST, source / "step-00000030")
+    arguments = ["--config", str(config_file), *COMMON, f"output_dir={tmp_path / 'run'}"]
+    assert main([*arguments, "unet_training.max_steps=21", "--resume", str(source / LAST.name)]) == 0
+    assert later.is_dir()
+
+
+@pytest.mark.parametrize("stage", ["sr_net", "unet"])
+def test_an_interrupt_after_a_stages_last_step_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stage: str
+) -> None:
+    photos = write_photos(tmp_path / "photos", 3)
+    config = ["--config", str(write_config(tmp_path / "c.yaml", photos)), f"data.val_dir={photos}"]
+    validate = StageTrainer._validate
+
+    def interrupted(trainer: StageTrainer) -> None:
+        validate(trainer)
+        if trainer.stage.name == stage:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "trainer"):
+        patch.setattr(StageTrainer, "_validate", interrupted)
+        assert main(config) == 1
+    assert caplog.records[-1].getMessage().endswith("interrupted; go on with --resume latest")
+    folder = tmp_path / "run" / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == (["sr_net"] if stage == "sr_net" else ["sr_net", "unet"])
+    assert main([*config, "--resume", "latest"]) == 0
+    assert (tmp_path / "run" / "model" / "README.md").is_file()
 
 
 def test_an_older_checkpoint_is_refused_while_later_ones_would_be_mistaken_for_its_own(
