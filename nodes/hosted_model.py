@@ -68,9 +68,8 @@ class UPSRModel:
         """Have ComfyUI load the networks, and free the memory to run them."""
         from upsr_core.memory import wanted_bytes
 
-        tile = (min(height, tile_size), min(width, tile_size)) if tile_size else (height, width)
         memory = max(
-            wanted_bytes(self.pipe.unet, max(1, tile_batch_size) * tile[0], tile[1]),
+            wanted_bytes(self.pipe.unet, height, width, tile_size, max(1, tile_batch_size)),
             wanted_bytes(self.pipe.sr_net, height, width),
         )
         # Layers of plain PyTorch are on one device or the other: nothing casts them at use.

@@ -7,6 +7,8 @@ import platform
 import shutil
 from typing import Any
 
+from diffusers.utils.torch_utils import is_compiled_module
+
 from .models import UPSRUNet
 
 # Each size of tiles is compiled for itself, which takes a minute or more: images of all sizes share this one.
@@ -29,6 +31,11 @@ def compile_denoiser(unet: UPSRUNet, **options: Any) -> None:
             "the environment variable CXX, or do not compile"
         )
     unet.compile(dynamic=False, **options)
+
+
+def is_compiled(unet: UPSRUNet) -> bool:
+    """Whether it was compiled, in place or by ``torch.compile(unet)``."""
+    return is_compiled_module(unet) or unet._compiled_call_impl is not None
 
 
 def compiled_tile(tile_size: int, unit: int) -> int:

@@ -56,9 +56,14 @@ def largest_tile(network: UPSRUNet | SRNet, height: int, width: int, unit: int, 
     return side
 
 
-def wanted_bytes(network: UPSRUNet | SRNet, height: int, width: int) -> int:
-    """The least free memory with which `largest_tile` chooses as with any larger one, for an LR image of this size."""
-    return int(activation_bytes(network, min(height * width, LARGEST_TILE**2)) / USABLE_SHARE)
+def wanted_bytes(network: UPSRUNet | SRNet, height: int, width: int, tile_size: int = 0, tiles: int = 1) -> int:
+    """The free memory that ``tiles`` per call take, of an LR image of this size.
+
+    Without a ``tile_size`` it is the least with which `largest_tile` chooses as with any larger one.
+    """
+    most = LARGEST_TILE**2
+    pixels = min(height, tile_size) * min(width, tile_size) if tile_size else min(height * width, most)
+    return int(activation_bytes(network, tiles * pixels) / USABLE_SHARE)
 
 
 def tiles_per_call(unet: UPSRUNet, pixels: int, free: int) -> int:
@@ -74,7 +79,9 @@ def activation_bytes(network: UPSRUNet | SRNet, pixels: int) -> int:
 
     Weights, and tensors derived from them that `keep_derived` keeps, come on top.
     """
-    floats = _denoiser_floats(network, pixels) if isinstance(network, UPSRUNet) else _sr_floats(network, pixels)
+    # torch.compile may have wrapped it.
+    bare: UPSRUNet | SRNet = getattr(network, "_orig_mod", network)  # type: ignore[assignment]
+    floats = _denoiser_floats(bare, pixels) if isinstance(bare, UPSRUNet) else _sr_floats(bare, pixels)
     itemsize = torch.empty(0, dtype=network.dtype).element_size()
     return int(WORKSPACE * itemsize * floats)
 
@@ -165,7 +172,11 @@ def call_network(network: UPSRUNet | SRNet, *inputs: torch.Tensor | int) -> torc
     """
 
     def cast(dtype: torch.dtype) -> list[torch.Tensor | int]:
-        return [value.to(dtype) if isinstance(value, torch.Tensor) else value for value in inputs]
+        # Not the timestep: half precision has too few whole numbers for it.
+        return [
+            value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+            for value in inputs
+        ]
 
     output = network(*cast(network.dtype), return_dict=False)[0].float()
     # A look at one number per call, which on an accelerator waits for it; a call takes far longer than that.

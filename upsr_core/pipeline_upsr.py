@@ -17,7 +17,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from .adaptive import StepPlan
 from .choices import DEFAULT_TILE_OVERLAP
 from .color_fix import fix_color
-from .compilation import compile_denoiser, compiled_tile
+from .compilation import compile_denoiser, compiled_tile, is_compiled
 from .diffusers_hook import registered_with_diffusers
 from .image_input import ImageInput, to_output, to_tensor
 from .memory import call_network, free_bytes, largest_tile, tiles_per_call
@@ -69,7 +69,6 @@ class UPSRPipeline(DiffusionPipeline):
     def __init__(self, unet: UPSRUNet, sr_net: SRNet, scheduler: UNWScheduler):
         super().__init__()
         self.register_modules(unet=unet, sr_net=sr_net, scheduler=scheduler)
-        self._is_compiled = False
 
     @property
     def scale(self) -> int:
@@ -102,7 +101,6 @@ class UPSRPipeline(DiffusionPipeline):
             ValueError: the C++ compiler is missing with which PyTorch compiles for a CPU.
         """
         compile_denoiser(self.unet, **options)
-        self._is_compiled = True
 
     @torch.no_grad()
     def __call__(
@@ -368,7 +366,7 @@ class UPSRPipeline(DiffusionPipeline):
         free = free_bytes(lr.device)
         if tile_size is None:
             tile_size = largest_tile(self.unet, height, width, unit, free)
-            if self._is_compiled:
+            if is_compiled(self.unet):
                 tile_size = compiled_tile(tile_size, unit)
             if tile_size < whole:
                 logger.info("Tiles of %d LR pixels fit into the free memory.", tile_size)
@@ -376,7 +374,7 @@ class UPSRPipeline(DiffusionPipeline):
             tile_size = whole
         if tile_size < whole and overlap >= tile_size:
             raise ValueError(f"tile_overlap {overlap} must be smaller than tile_size {tile_size}")
-        tiling = Tiling(height, width, tile_size, overlap, unit, one_size=self._is_compiled)
+        tiling = Tiling(height, width, tile_size, overlap, unit, one_size=is_compiled(self.unet))
         if tile_batch_size is None:
             tile_batch_size = tiles_per_call(self.unet, tiling.sides[0] * tiling.sides[1], free)
         return replace(tiling, batch_size=min(tile_batch_size, len(tiling.chunks(len(lr)))))

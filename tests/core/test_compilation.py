@@ -48,6 +48,20 @@ def test_one_graph_serves_images_of_all_sizes_and_gives_the_same() -> None:
     assert graphs.count == 1
 
 
+def test_a_network_that_torch_has_wrapped_is_one_that_is_compiled() -> None:
+    plain, wrapped, graphs = build_tiny(), build_tiny(), Graphs()
+    wrapped.unet = torch.compile(wrapped.unet, backend=graphs, dynamic=False)
+    for size in ((28, 28), (16, 150)):
+        lr = smooth_image(*size)
+        found, expected = (
+            pipe(lr, generator=torch.Generator().manual_seed(0), tile_size=16, tile_overlap=4, output_type="pt").images
+            for pipe in (wrapped, plain)
+        )
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert wrapped(smooth_image(200, 300), output_type="pt").images.shape == (1, 3, 800, 1200)
+    assert graphs.count <= 3
+
+
 def test_compiled_tiles_have_one_size_and_calls_one_number() -> None:
     tiling = Tiling(400, 600, 512, overlap=16, unit=64, batch_size=4, one_size=True)
     assert tiling.sides == (400, 512)

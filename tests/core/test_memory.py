@@ -10,7 +10,16 @@ import torch
 
 from tests.tiny import build_tiny
 from upsr_core import ATDModel, ConvSRModel, UPSRUNet
-from upsr_core.memory import LARGEST_TILE, activation_bytes, free_bytes, free_memory_as, largest_tile, tiles_per_call
+from upsr_core.memory import (
+    LARGEST_TILE,
+    activation_bytes,
+    call_network,
+    free_bytes,
+    free_memory_as,
+    largest_tile,
+    tiles_per_call,
+    wanted_bytes,
+)
 from upsr_core.models import SRNet
 
 GIB = 2**30
@@ -60,6 +69,22 @@ def test_large_tiles_go_one_by_one(published_unet: UPSRUNet) -> None:
 def test_too_little_memory_is_said(published_unet: UPSRUNet, caplog) -> None:
     assert largest_tile(published_unet, 512, 512, 64, 2**20) == 64
     assert "smallest tile, 64" in caplog.text
+
+
+def test_memory_that_is_wanted(published_unet: UPSRUNet) -> None:
+    free = wanted_bytes(published_unet, 300, 2000)
+    assert largest_tile(published_unet, 300, 2000, 64, free) == LARGEST_TILE
+    assert free == wanted_bytes(published_unet, 5000, 5000)
+    # What is named may be larger than what would be chosen.
+    assert wanted_bytes(published_unet, 5000, 5000, 1024) > 3 * free
+    assert wanted_bytes(published_unet, 100, 5000, 128, 4) == int(2 * activation_bytes(published_unet, 4 * 100 * 128))
+
+
+def test_half_precision_leaves_the_timestep_whole() -> None:
+    unet, seen = build_tiny().unet.to(torch.bfloat16), []
+    unet.time_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    call_network(unet, torch.zeros(1, 48, 16, 16), torch.tensor(999), torch.zeros(1, 96, 16, 16))
+    assert seen[0].tolist() == [999]
 
 
 def test_half_precision_takes_half() -> None:
