@@ -37,8 +37,8 @@ class LoadUPSR(io.ComfyNode):
                     "dtype",
                     options=list(NETWORK_DTYPES),
                     default="auto",
-                    tooltip="Type that the networks compute in. auto: ComfyUI's choice for this device. A tile that "
-                    "half precision turns to NaN is computed again in fp32.",
+                    tooltip="Type that the networks compute in. auto: ComfyUI's choice for this device, the "
+                    "SR network in fp32. A tile that half precision turns to NaN is computed again in fp32.",
                 ),
                 io.String.Input(
                     "repo_id",
@@ -90,11 +90,12 @@ class LoadUPSR(io.ComfyNode):
         # ComfyUI unloads outside inference mode, where moving a weight made inside would spoil it.
         with torch.inference_mode(False):
             if files is None or not files.checkpoints:
-                pipe = load_pipeline(repo_id if files is None else files.folder, dtype=torch_dtype)
+                pipe = load_pipeline(repo_id if files is None else files.folder)
             else:
                 pipe = convert_pair(files.checkpoints[0], files.checkpoints[1], config=files.config)
-                if pipe.dtype != torch_dtype:
-                    pipe.to(torch_dtype)
+            # Categories of the paper's SR network jump with the rounding of half precision, and the result with them.
+            for network in (pipe.unet,) if dtype == "auto" else (pipe.unet, pipe.sr_net):
+                network.to(torch_dtype)
         return io.NodeOutput(UPSRModel.host(pipe))
 
 

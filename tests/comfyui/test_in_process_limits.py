@@ -135,7 +135,8 @@ def test_8_bit_weights_become_the_type_that_the_device_computes_in(
     monkeypatch.setattr(pack.mm.args, option, True)
     monkeypatch.setattr(pack.mm, "should_use_fp16", lambda *_, **__: fp16)
     monkeypatch.setattr(pack.mm, "should_use_bf16", lambda *_, **__: bf16)
-    assert pack.load(dtype="auto").pipe.unet.dtype == dtype
+    pipe = pack.load(dtype="auto").pipe
+    assert (pipe.unet.dtype, pipe.sr_net.dtype) == (dtype, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
