@@ -115,7 +115,8 @@ def load(args: argparse.Namespace) -> UPSRPipeline:
     pipe = load_pipeline(args.model, dtype=args.dtype, device=device, variant=args.variant)
     if args.model_sha256 is not None and model_sha256(pipe) != args.model_sha256:
         name = args.model or "the bundled model"
-        raise ValueError(f"{name}: is another model than the report's, of SHA-256 {args.model_sha256[:12]}")
+        other = " or was loaded in another type" if args.dtype == "auto" else ""
+        raise ValueError(f"{name}: is another model than the report's{other}, of SHA-256 {args.model_sha256[:12]}")
     return pipe
 
 

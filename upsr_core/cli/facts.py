@@ -49,6 +49,8 @@ def info(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """``upsr doctor``; its exit status."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
     pipe = load(args)
     automatic, reason = automatic_dtype(pipe.device)
     facts = {

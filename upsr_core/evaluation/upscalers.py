@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def identify(method: Method) -> Identity:
         folder = _pipeline_folder(method)
         parts = ("sr_net",) if method.kind == "g" else ("sr_net", "unet", "scheduler")
         files = [path for part in parts for path in sorted((folder / part).glob("*")) if path.is_file()]
-        return Identity(_hashes(files, folder), {"torch": torch.__version__})
+        return Identity(_hashes(files, folder), {"torch": torch.__version__, "upsr": _code()})
     if method.kind == "ncnn":
         param = Path(method.source)
         return Identity(_hashes([param, param.with_suffix(".bin")], param.parent), _versions("ncnn"))
@@ -73,6 +75,17 @@ def identify(method: Method) -> Identity:
         hashes = _hashes(files, folder) if files else {}
         return Identity(hashes, {**_versions("diffusers", "torch"), "source": method.source})
     return Identity()
+
+
+@cache
+def _code() -> str:
+    """SHA-256 of this package's code, but for the command line and evaluation: a checkout has no version of its own."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        if path.relative_to(package).parts[0] not in ("cli", "evaluation"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def load_upscaler(method: Method, scale: int, device: torch.device) -> Upscaler:

@@ -257,6 +257,8 @@ def export_published(folder: str | Path, out: str | Path) -> tuple[Path, Path]:
         ValueError: the published code cannot compute this model, or ``out`` is in use.
     """
     pipe = load_pipeline(folder)
+    if not isinstance(pipe.sr_net, ATDModel):
+        raise ValueError(f"{folder}: sr_net is a {type(pipe.sr_net).__name__}, which the published code does not have")
     for name, model in (("unet", pipe.unet), ("sr_net", pipe.sr_net)):
         if model.config.global_residual:
             raise ValueError(f"{folder}: {name} has global_residual, which the published code cannot compute")

@@ -15,6 +15,15 @@ from upsr_core.cli.main import main
 from upsr_core.loading import BUNDLED_MODEL, model_sha256
 
 
+def test_doctor_knows_of_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    before = torch.get_num_threads()
+    try:
+        assert main(["doctor", "--json", "--threads", "1"]) == 0
+    finally:
+        torch.set_num_threads(before)
+    assert json.loads(capsys.readouterr().out)["chosen"]["threads"] == 1
+
+
 def test_doctor_says_what_is_here_and_what_would_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--device", "cpu", "--dtype", "bfloat16"]) == 0
     printed = capsys.readouterr().out

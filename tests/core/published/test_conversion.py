@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from tests.core.conftest import Golden, smooth_image
 from tests.tiny import build_tiny
-from upsr_core import ATDModel, UPSRPipeline, UPSRUNet, load_pipeline
+from upsr_core import ATDModel, ConvSRModel, UPSRPipeline, UPSRUNet, load_pipeline
 from upsr_core.published.config import build_published
 from upsr_core.published.conversion import (
     DERIVED_BUFFERS,
@@ -186,6 +186,9 @@ def test_what_the_published_code_cannot_compute_is_not_exported(tiny_folder: Pat
     with pytest.raises(ValueError, match="global_residual"):
         export_published(tiny_folder, tmp_path / "out")
     pipe = build_tiny(global_residual=False)
+    UPSRPipeline(pipe.unet, ConvSRModel(channels=8, num_blocks=1), pipe.scheduler).save_pretrained(tmp_path / "conv")
+    with pytest.raises(ValueError, match="sr_net is a ConvSRModel"):
+        export_published(tmp_path / "conv", tmp_path / "out")
     sr_config = {**pipe.sr_net.config, "global_residual": False}
     sr_net = type(pipe.sr_net).from_config(sr_config)
     UPSRPipeline(unet=pipe.unet, sr_net=sr_net, scheduler=pipe.scheduler).save_pretrained(tmp_path / "swin")
