@@ -23,7 +23,7 @@ READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 LARGEST_DPI = 65535  # JPEG holds no more; a file that says more, or 0, has no resolution
 # Exceptions of Pillow on damaged files; they differ by format and by the place of the damage.
 DECODING_ERRORS = (
-    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError),
+    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError),
     *(struct.error, zlib.error),
 )
 
@@ -78,7 +78,7 @@ def _decode(path: Path, data: bytes) -> StoredImage:
         if isinstance(image, TiffImageFile):
             # Some versions of Pillow and OpenCV rotate TIFFs by the orientation tag: the tag is removed, and we rotate.
             orientation = image.tag_v2.get(ORIENTATION, 1)
-            data = set_tags(data, {ORIENTATION: 1})
+            data = set_tags(data, {ORIENTATION: 1}, details=False)
             image = _open(path, data)
         image.load()
     except ImageFileError:
@@ -151,6 +151,9 @@ def _has_16_bits(path: Path, image: Image.Image, data: bytes) -> bool:
         raise ImageFileError(f"{path}: its values are not 8 or 16 bits, unsigned; convert it to 8 or 16 bits")
     if bits == 16 and tags.get(262) not in (1, 2):
         raise ImageFileError(f"{path}: is a 16-bit TIFF neither gray nor RGB; convert it to RGB")
+    if bits == 16 and tags.get(284, 1) != 1:
+        # OpenCV would take the first plane for all channels.
+        raise ImageFileError(f"{path}: is a 16-bit TIFF with a plane for each channel; save it interleaved")
     return bits == 16
 
 
@@ -204,7 +207,11 @@ def _pixels_16(path: Path, image: Image.Image, data: bytes) -> np.ndarray:
         return np.concatenate([colours, alpha], axis=2)
     if image.format == "PNG" and data[25] == 4:  # gray with alpha, which OpenCV spreads over four channels
         return array[..., [0, 3]]
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(338, (2,))[0] == 1:
+    extra = image.tag_v2.get(338, (2,))[0] if isinstance(image, TiffImageFile) else 2
+    if extra == 0 and array.shape[2] == 4:
+        warnings.warn("has a fourth channel that is no transparency, which was left out", stacklevel=2)
+        return array[..., :3]
+    if extra == 1:
         # Alpha is multiplied into the colours.
         colours, alpha = array[..., :3], array[..., 3:]
         colours = (colours / np.maximum(alpha, 1)).clip(max=1) * 65535 + 0.5

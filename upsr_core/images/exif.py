@@ -37,7 +37,7 @@ def upright_block(image: Image.Image) -> bytes | None:
     return exif.tobytes()
 
 
-def set_tags(block: bytes, values: Mapping[int, int]) -> bytes:
+def set_tags(block: bytes, values: Mapping[int, int], *, details: bool = True) -> bytes:
     """Set whole-number tags of the image and its details where it has them; the thumbnail is left out.
 
     Everything else stays where it is: text in any encoding, and makers' notes, which point into the block.
@@ -45,12 +45,15 @@ def set_tags(block: bytes, values: Mapping[int, int]) -> bytes:
     Args:
         block: EXIF block, or a whole TIFF file, of which the further pages are left out.
         values: by tag.
+        details: set them in the directory of the details, too.
 
     Raises:
         struct.error: the block is damaged.
     """
     data = bytearray(block)
     start = len(_PREFIX) if block.startswith(_PREFIX) else 0
+    if data[start : start + 4] not in (b"II*\0", b"MM\0*"):
+        raise struct.error("it does not begin as a TIFF")
     order = "<" if data[start : start + 2] == b"II" else ">"
 
     def set_in_directory(offset: int) -> dict[int, int]:
@@ -69,7 +72,7 @@ def set_tags(block: bytes, values: Mapping[int, int]) -> bytes:
 
     pointers = set_in_directory(struct.unpack_from(f"{order}I", data, start + 4)[0])
     struct.pack_into(f"{order}I", data, pointers[0], 0)  # the thumbnail's directory would follow
-    if _DETAILS in pointers:
+    if details and _DETAILS in pointers:
         set_in_directory(pointers[_DETAILS])
     return bytes(data)
 

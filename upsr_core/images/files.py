@@ -23,6 +23,8 @@ from .whole_files import write_whole
 from .xmp import resized_packet
 
 LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # limits of libjpeg and libwebp
+# Bytes of a JPEG's segment, less the name that an XMP packet has in front.
+LARGEST_EXIF, LARGEST_XMP = 65533, 65533 - 29
 
 # By EXIF orientation: how stored pixels (h,w,c) become upright ones.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -211,15 +213,24 @@ def encode_image(
         depth = 8
     gray = image.grayscale and file_format != "WEBP" and not (flatten and len(set(background or ())) > 1)
     array = _levels(image, background if flatten else None, gray, depth)
-    icc_profile = image.icc_profile
-    if icc_profile is not None and icc_profile[16:20] == b"GRAY" and not gray:
-        loss = f"{name}: its profile for gray does not fit RGB pixels and was left out"
-        warnings.warn(loss, UPSRWarning, stacklevel=2)
+    icc_profile, exif, xmp = image.icc_profile, image.exif, image.xmp
+    losses = []
+    # Gray with alpha is written as RGB in 16 bits.
+    if icc_profile is not None and icc_profile[16:20] == b"GRAY" and not (gray and (depth == 8 or array.shape[2] == 1)):
+        losses.append("its profile for gray does not fit RGB pixels")
         icc_profile = None
+    if file_format == "JPEG" and exif is not None and len(exif) > LARGEST_EXIF:
+        losses.append(f"JPEG holds no EXIF data of {len(exif)} bytes")
+        exif = None
+    if file_format == "JPEG" and xmp is not None and len(xmp) > LARGEST_XMP:
+        losses.append(f"JPEG holds no XMP packet of {len(xmp)} bytes")
+        xmp = None
+    for loss in losses:
+        warnings.warn(f"{name}: {loss}; left out", UPSRWarning, stacklevel=2)
     try:
         # EXIF and XMP may hold the size of the image before the enlargement.
-        exif = image.exif and set_tags(image.exif, {WIDTH: width, HEIGHT: height})
-        xmp = image.xmp and resized_packet(image.xmp, height, width)
+        exif = exif and set_tags(exif, {WIDTH: width, HEIGHT: height})
+        xmp = xmp and resized_packet(xmp, height, width)
         return encode(array, file_format, quality, exif, icc_profile, xmp, image.dpi)
     except (OSError, ValueError, OverflowError, struct.error, cv2.error) as error:
         raise ImageFileError(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,35 @@ def test_damaged_exif_is_left_out_with_a_warning(tmp_path: Path) -> None:
         image = read_image(tmp_path / "a.png")
     assert image.exif is None
     np.testing.assert_array_equal(levels_of(image), array)
+
+
+def test_exif_that_is_no_tiff_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    array = random_array((7, 12, 3))
+    save(tmp_path / "a.png", array, exif=b"Exif\0\0II\0\0\x08\0\0\0" + bytes(6))
+    with pytest.warns(UserWarning, match=r"a\.png: its EXIF data were left out, they are damaged"):
+        image = read_image(tmp_path / "a.png")
+    assert image.exif is None
+
+
+@pytest.mark.parametrize(("tag", "entry"), [(271, (11, 1, 0x3F800000)), (0x8769, (4, 1, 2**31))])
+def test_a_tiff_with_odd_tags_is_read(tmp_path: Path, tag: int, entry: tuple[int, int, int]) -> None:
+    """A maker that is a number, and details that lie beyond the file."""
+    array = random_array((7, 12, 3))
+    save(tmp_path / "a.tif", array, tiffinfo={271: "maker", 0x8769: {0x9003: "2026:01:01 00:00:00"}})
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    at = data.index(struct.pack("<HH", tag, 2 if tag == 271 else 4))
+    struct.pack_into("<HII", data, at + 2, *entry)
+    (tmp_path / "a.tif").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(levels_of(read_image(tmp_path / "a.tif")), array)
+
+
+def test_gray_profile_is_left_out_where_gray_with_alpha_becomes_rgb(tmp_path: Path) -> None:
+    gray = decoded(random_array((7, 12, 2), np.uint16), icc_profile=GRAY_PROFILE)
+    with pytest.warns(UserWarning, match=r"a\.png: its profile for gray does not fit RGB pixels"):
+        write_image(tmp_path / "a.png", gray)
+    assert read_image(tmp_path / "a.png").icc_profile is None
 
 
 def test_gray_profile_is_kept_for_gray_and_left_out_of_rgb(tmp_path: Path) -> None:

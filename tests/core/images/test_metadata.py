@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from upsr_core.images.files import DecodedImage, ImageFileError, read_image, write_image
+from upsr_core.images.files import DecodedImage, read_image, write_image
 from upsr_core.images.xmp import resized_packet, upright_packet
+from upsr_core.messages import UPSRWarning
 
 XMP = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -115,10 +116,16 @@ def test_a_resolution_that_only_exif_holds_is_one_of_the_file(tmp_path: Path) ->
         assert tuple(map(float, tiff.info["dpi"])) == pytest.approx((304.8, 304.8))
 
 
-def test_a_packet_that_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
-    image = image_of(xmp=b"x" * 70_000)
-    with pytest.raises(ImageFileError, match=r"a\.jpg: JPEG cannot hold this image \(XMP data is too long\)"):
+def test_what_a_jpeg_cannot_hold_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    image = image_of(xmp=b"x" * 70_000, exif=b"Exif\0\0II*\0\x08\0\0\0" + bytes(70_000))
+    with pytest.warns(UPSRWarning) as caught:
         write_image(tmp_path / "a.jpg", image)
+    assert [str(warning.message).partition(": ")[2] for warning in caught] == [
+        "JPEG holds no EXIF data of 70014 bytes; left out",
+        "JPEG holds no XMP packet of 70000 bytes; left out",
+    ]
+    stored = read_image(tmp_path / "a.jpg")
+    assert (stored.exif, stored.xmp) == (None, None)
     write_image(tmp_path / "a.png", image)
     assert read_image(tmp_path / "a.png").xmp == image.xmp
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests.core.images.pictures import SRGB, chunk, decoded, levels_of, png, png_16, random_array, save
-from upsr_core.images.files import read_image, write_image
+from upsr_core.images.files import ImageFileError, read_image, write_image
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,35 @@ def test_reads_all_16_bits_of_tiff(tmp_path: Path, channels: int) -> None:
     image = read_image(tmp_path / "a.tif")
     assert (image.bit_depth, image.format) == (16, "TIFF")
     np.testing.assert_array_equal(levels_of(image), array)
+
+
+def test_a_fourth_channel_that_is_no_transparency(tmp_path: Path) -> None:
+    array = random_array((9, 14, 4), np.uint16)
+    write_image(tmp_path / "a.tif", decoded(array))
+    data = (tmp_path / "a.tif").read_bytes()
+    straight, unspecified = (struct.pack("<HHII", 338, 3, 1, kind) for kind in (2, 0))
+    assert data.count(straight) == 1
+    (tmp_path / "a.tif").write_bytes(data.replace(straight, unspecified))
+    with pytest.warns(UserWarning, match=r"a\.tif: has a fourth channel that is no transparency"):
+        image = read_image(tmp_path / "a.tif")
+    assert image.alpha is None
+    np.testing.assert_array_equal(levels_of(image), array[..., :3])
+
+
+def test_16_bit_planes_are_refused(tmp_path: Path) -> None:
+    """OpenCV takes the first plane for the whole image."""
+    planes = [random_array((4, 6), np.uint16).tobytes() for _ in range(3)]
+    start, size = 8 + sum(map(len, planes)), len(planes[0])
+    lists = struct.pack("<3H3I3I", 16, 16, 16, *(8 + i * size for i in range(3)), *[size] * 3)
+    entries = [
+        *((256, 4, 1, 6), (257, 4, 1, 4), (258, 3, 3, start), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 3, start + 6)),
+        *((277, 3, 1, 3), (278, 4, 1, 4), (279, 4, 3, start + 18), (284, 3, 1, 2)),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    header = b"II*\0" + struct.pack("<I", start + len(lists))
+    (tmp_path / "a.tif").write_bytes(header + b"".join(planes) + lists + directory)
+    with pytest.raises(ImageFileError, match=r"a\.tif: is a 16-bit TIFF with a plane for each channel; save it"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_pillow_16_bit_gray_tiff(tmp_path: Path) -> None:
