@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .messages import one_line
 from .pixels import to_pil
@@ -20,7 +20,8 @@ def to_tensor(images: ImageInput) -> torch.Tensor:
 
     Args:
         images: one of
-            a PIL image or a list of them (any mode without alpha, 8 bits a channel; converted to RGB);
+            a PIL image or a list of them (any mode without alpha, 8 bits a channel; converted to RGB, and turned as its
+            EXIF orientation says);
             a float array (h,w,3) or (B,h,w,3) in [0,1], or uint8 in 0..255;
             a float tensor (3,h,w) or (B,3,h,w) in [0,1], or uint8 in 0..255;
             a list of such arrays or tensors of one size.
@@ -68,8 +69,8 @@ def _from_pil(image: Image.Image) -> torch.Tensor:
             "loss; read it with upsr_core.images.files.read_image or pass a float array in [0,1]"
         )
     try:
-        array = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # PIL reads the pixels only now
+        array = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))  # only now PIL reads the pixels
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"image is a damaged or incomplete file ({one_line(error)}); get it again") from error
     return _from_array(array)
 

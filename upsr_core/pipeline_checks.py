@@ -93,6 +93,9 @@ def padded_plane(name: str, plane: torch.Tensor | np.ndarray, size: tuple[int, i
     """The argument ``name``, checked and padded, as (1|B,1|3,s*h',s*w')."""
     batch, height, width = size
     try:
+        if isinstance(plane, np.ndarray):
+            # PyTorch knows neither negative strides nor other byte orders.
+            plane = np.ascontiguousarray(plane, plane.dtype.newbyteorder("="))
         plane = torch.as_tensor(plane)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must be a tensor or an array, not {type(plane).__name__}") from error
