@@ -84,7 +84,7 @@ class RunProgress:
 
 def count_pixels(path: Path | None) -> int:
     """Pixels of an image file by its header; 1 where that does not say, which reading it will."""
-    if path is None:
+    if path is None or not path.is_file():
         return 1
     try:
         with Image.open(path) as image:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -109,6 +110,8 @@ def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pixels_by_the_header(tmp_path: Path) -> None:
     assert count_pixels(save_photo(tmp_path / "a.png", size=(20, 13))) == 260
     (tmp_path / "b.png").write_text("no image")
+    os.mkfifo(tmp_path / "pipe")
+    assert count_pixels(tmp_path / "pipe") == 1
     assert [count_pixels(path) for path in (tmp_path / "b.png", tmp_path / "none.png", tmp_path, None)] == [1, 1, 1, 1]
 
 

@@ -231,5 +231,7 @@ def test_width_is_that_of_every_result(model: list[str], tmp_path: Path, capsys:
         save_photo(tmp_path / "in" / f"{name}.png", size=size)
     assert main(["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--width", "37", *model]) == 1
     assert {path.name: size_of(path) for path in (tmp_path / "out").iterdir()} == {"a.png": (37, 24), "b.png": (37, 60)}
-    assert "--width 37 is more than 16 times its 2 pixels" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--width 37 is more than 16 times its 2 pixels" in error
+    assert "a.png: the model enlarges 4x; results are resized to 1.85x (Lanczos)" in error
     assert main(["upscale", str(tmp_path / "in"), "-o", "x/", "--width", "37", "-s", "2"]) == 2
