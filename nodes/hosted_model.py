@@ -66,7 +66,7 @@ class UPSRModel:
 
     def _to_device(self, height: int, width: int, tile_size: int, tile_batch_size: int) -> None:
         """Have ComfyUI load the networks, and free the memory to run them."""
-        from upsr_core.memory import wanted_bytes
+        from upsr_core.tile_choice import wanted_bytes
 
         memory = max(
             wanted_bytes(self.pipe.unet, height, width, tile_size, max(1, tile_batch_size)),

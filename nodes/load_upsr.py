@@ -68,9 +68,11 @@ class LoadUPSR(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, dtype: str, repo_id: str = "") -> Hashable:
-        """Loaded again only when the files have changed."""
-        return repo_id.strip() or _find(model_name).fingerprint()
+    def fingerprint_inputs(cls, model_name: str | None, dtype: str | None, repo_id: str | None = "") -> Hashable:
+        """Loaded again only when the files have changed; a linked input is None, and ComfyUI looks after it itself."""
+        if repo_id is None or repo_id.strip():
+            return repo_id and repo_id.strip()
+        return None if model_name is None else _find(model_name).fingerprint()
 
     @classmethod
     def execute(cls, model_name: str, dtype: str, repo_id: str = "") -> io.NodeOutput:
