@@ -22,9 +22,9 @@ from benchmarks.common import load_model, random_image
 from benchmarks.training import WITHOUT_VALIDATION, start_run
 from trainer.config import load_config
 from upsr_core import UPSRPipeline
-from upsr_core.memory import activation_bytes
 from upsr_core.published.config import build_published
 from upsr_core.published.conversion import load_published
+from upsr_core.tile_choice import activation_bytes
 
 REPOSITORY = Path(__file__).parents[1]
 GOLDEN = REPOSITORY / "tests" / "data"

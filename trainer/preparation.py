@@ -14,7 +14,7 @@ from torch import nn
 from trainer.config import TrainConfig
 from trainer.data.sources.opening import Images, open_images
 from trainer.losses.adversarial import Discriminator
-from trainer.losses.terms import LPIPSLoss, PerceptualLoss, STLPIPSLoss
+from trainer.losses.perceptual import LPIPSLoss, PerceptualLoss, STLPIPSLoss
 from trainer.losses.vgg_features import VGGFeatureLoss
 from trainer.output.checkpointing import architecture, check_same_architecture
 from trainer.output.export import load_sr_net
@@ -224,7 +224,7 @@ def _built(key: str, make: Callable[[], T]) -> T:
 def _check_crops(config: TrainConfig, unet: UPSRUNet) -> None:
     """Refuse crops that the denoiser cannot take or is not made for."""
     data, scale = config.data, config.scale
-    unit = unet.config["window_size"] * 2 ** (len(unet.config["channel_mult"]) - 1)
+    unit = unet.lr_multiple
     for key, size in (("hr_size", data.hr_size), *((("val_size", data.val_size),) if data.has_validation else ())):
         if size // scale % unit:
             raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,15 +17,17 @@ from diffusers.utils.torch_utils import randn_tensor
 from .adaptive import StepPlan
 from .choices import DEFAULT_TILE_OVERLAP
 from .color_fix import fix_color
-from .compilation import compile_denoiser, compiled_tile, is_compiled
+from .compilation import compile_denoiser
 from .diffusers_hook import registered_with_diffusers
 from .image_input import ImageInput, to_output, to_tensor
-from .memory import call_network, free_bytes, largest_tile, tiles_per_call
+from .memory import free_bytes
 from .models import SRNet, UPSRUNet, denoiser_input
 from .models.kept import keep_derived
+from .network_call import call_network
 from .pipeline_checks import check_inputs, check_padded, padded_plane
 from .resampling import pad_to_multiple, upsample
 from .scheduling_unw import UNWScheduler
+from .tile_choice import choose_tiling, largest_tile
 from .tiling import CallCounter, Chunk, Tiling, run_on_tiles
 from .uncertainty import detail_share, uncertainty
 
@@ -78,7 +80,7 @@ class UPSRPipeline(DiffusionPipeline):
     @property
     def tile_multiple(self) -> int:
         """``tile_size`` must be a multiple of it: the windows of the denoiser's smallest level, in LR pixels."""
-        return self.unet.config.window_size * 2 ** (len(self.unet.config.channel_mult) - 1)
+        return self.unet.lr_multiple
 
     @property
     def _padding(self) -> int:
@@ -130,9 +132,9 @@ class UPSRPipeline(DiffusionPipeline):
 
         Args:
             image: PIL image, list of them, array (B,h,w,3) or tensor (B,3,h,w) in [0,1]; any size from 1x1.
-            num_inference_steps: steps of the reverse process, 1 to the scheduler's T; fewer keep the noisiest ones'
-                start, 1 returns the first estimate. By default those the model is made for: all T, unless its
-                scheduler's ``default_inference_steps`` says otherwise.
+            num_inference_steps: steps of the reverse process, 1 to the scheduler's T. Every count starts at the
+                noisiest timestep; 1 returns the denoiser's first estimate. By default as many as the model is made
+                for: T, or its scheduler's ``default_inference_steps``.
             stochasticity: share of fresh noise in each step: 0 deterministic, 1 the paper's sampler (Eq. 8).
             generator: source of the noise; a list of one per image makes each image's result independent of the
                 others in the batch.
@@ -359,25 +361,13 @@ class UPSRPipeline(DiffusionPipeline):
         return call_network(self.unet, sample, torch.tensor(t), condition)
 
     def _tiling(self, lr: torch.Tensor, tile_size: int | None, overlap: int, tile_batch_size: int | None) -> Tiling:
-        """The tiling that the arguments ask for, with the tile side and tiles per call chosen where they are None."""
-        unit = self.tile_multiple
-        height, width = lr.shape[-2:]
-        whole = max(height, width)
-        free = free_bytes(lr.device)
-        if tile_size is None:
-            tile_size = largest_tile(self.unet, height, width, unit, free)
-            if is_compiled(self.unet):
-                tile_size = compiled_tile(tile_size, unit)
-            if tile_size < whole:
-                logger.info("Tiles of %d LR pixels fit into the free memory.", tile_size)
-        elif tile_size == 0:
-            tile_size = whole
-        if tile_size < whole and overlap >= tile_size:
-            raise ValueError(f"tile_overlap {overlap} must be smaller than tile_size {tile_size}")
-        tiling = Tiling(height, width, tile_size, overlap, unit, one_size=is_compiled(self.unet))
-        if tile_batch_size is None:
-            tile_batch_size = tiles_per_call(self.unet, tiling.sides[0] * tiling.sides[1], free)
-        return replace(tiling, batch_size=min(tile_batch_size, len(tiling.chunks(len(lr)))))
+        return choose_tiling(
+            self.unet,
+            *(len(lr), *lr.shape[-2:], self.tile_multiple, free_bytes(lr.device)),
+            tile_size=tile_size,
+            overlap=overlap,
+            tile_batch_size=tile_batch_size,
+        )
 
     def _check_components(self) -> None:
         for name in ("unet", "sr_net", "scheduler"):

@@ -10,7 +10,8 @@ from diffusers import DiffusionPipeline
 
 from tests.tiny import build_tiny
 from upsr_core import ConvSRModel, UPSRPipeline, load_pipeline
-from upsr_core.memory import activation_bytes, free_memory_as
+from upsr_core.memory import free_memory_as
+from upsr_core.tile_choice import activation_bytes
 
 
 @pytest.fixture

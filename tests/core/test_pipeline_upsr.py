@@ -14,6 +14,7 @@ from PIL import Image
 from tests.core.conftest import Golden, smooth_image
 from tests.tiny import build_tiny
 from upsr_core import UPSRPipeline, load_pipeline
+from upsr_core.memory import free_memory_as
 from upsr_core.uncertainty import detail_share
 
 
@@ -161,6 +162,32 @@ def test_flat_regions_keep_g(tiny_pipe: UPSRPipeline) -> None:
     expected = sr + share * (seen["pred_original_sample"] - sr)
     tiny_pipe(lr, 1, generator=seeded(0), sr=sr, flat_threshold=1.0, callback_on_step_end=look)
     torch.testing.assert_close(seen["pred_original_sample"], expected)
+
+
+def test_a_photo_is_turned_upright(tiny_pipe: UPSRPipeline, tmp_path: Path) -> None:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(tmp_path / "a.png", exif=exif)
+    found, expected = (
+        tiny_pipe(image, generator=seeded(0), output_type="pt").images
+        for image in (Image.open(tmp_path / "a.png"), photo.transpose(Image.Transpose.ROTATE_270))
+    )
+    assert torch.equal(found, expected)
+
+
+def test_an_array_of_any_layout_is_a_mask(tiny_pipe: UPSRPipeline) -> None:
+    mask = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+    found, expected = (
+        tiny_pipe(LR, generator=seeded(0), noise_mask=one, output_type="pt").images
+        for one in (mask.astype(">f4")[:, ::-1], mask.astype(np.float32)[:, ::-1].copy())
+    )
+    assert torch.equal(found, expected)
+
+
+def test_an_overlap_that_the_memory_has_no_tiles_for_is_named(tiny_pipe: UPSRPipeline) -> None:
+    with free_memory_as(lambda _: 0), pytest.raises(ValueError, match="tile_overlap 48 must be below 16: the memory"):
+        tiny_pipe(smooth_image(64, 64), tile_overlap=48)
 
 
 def test_noise_mask_works_where_it_is(tiny_pipe: UPSRPipeline) -> None:

@@ -10,17 +10,8 @@ import torch
 
 from tests.tiny import build_tiny
 from upsr_core import ATDModel, ConvSRModel, UPSRUNet
-from upsr_core.memory import (
-    LARGEST_TILE,
-    activation_bytes,
-    call_network,
-    free_bytes,
-    free_memory_as,
-    largest_tile,
-    tiles_per_call,
-    wanted_bytes,
-)
 from upsr_core.models import SRNet
+from upsr_core.tile_choice import LARGEST_TILE, activation_bytes, largest_tile, tiles_per_call, wanted_bytes
 
 GIB = 2**30
 
@@ -80,13 +71,6 @@ def test_memory_that_is_wanted(published_unet: UPSRUNet) -> None:
     assert wanted_bytes(published_unet, 100, 5000, 128, 4) == int(2 * activation_bytes(published_unet, 4 * 100 * 128))
 
 
-def test_half_precision_leaves_the_timestep_whole() -> None:
-    unet, seen = build_tiny().unet.to(torch.bfloat16), []
-    unet.time_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    call_network(unet, torch.zeros(1, 48, 16, 16), torch.tensor(999), torch.zeros(1, 96, 16, 16))
-    assert seen[0].tolist() == [999]
-
-
 def test_half_precision_takes_half() -> None:
     unet = UPSRUNet(model_channels=32, swin_embed_dim=32, num_feat=16)
     full = activation_bytes(unet, 10_000)
@@ -97,7 +81,7 @@ PEAK = """
 import re, sys, torch
 from pathlib import Path
 from upsr_core import load_pipeline
-from upsr_core.memory import activation_bytes
+from upsr_core.tile_choice import activation_bytes
 
 def peak():
     # What getrusage tells starts at the peak of the process that started this one.
@@ -128,10 +112,6 @@ def test_the_estimate_is_near_a_measured_peak(network: str) -> None:
     assert estimate / 4 < measured < 1.5 * estimate
 
 
-def test_free_memory_of_this_machine() -> None:
-    assert 2**20 < free_bytes(torch.device("cpu")) < 2**50
-
-
 def test_the_pipeline_takes_smaller_tiles_where_less_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe, lr = build_tiny(), torch.rand(1, 3, 16, 96)
     widths: list[int] = []
@@ -142,13 +122,3 @@ def test_the_pipeline_takes_smaller_tiles_where_less_is_free(monkeypatch: pytest
     monkeypatch.setattr("upsr_core.pipeline_upsr.free_bytes", lambda device: 2 * activation_bytes(pipe.unet, 32 * 32))
     pipe(lr, num_inference_steps=1, output_type="pt")
     assert set(widths) == {32}
-
-
-def test_a_host_can_say_what_is_free() -> None:
-    cpu = torch.device("cpu")
-    with free_memory_as(lambda device: 7 if device == cpu else 0):
-        assert free_bytes(cpu) == 7
-    assert free_bytes(cpu) > 2**20
-    with pytest.raises(ZeroDivisionError), free_memory_as(lambda _: 1 // 0):
-        free_bytes(cpu)
-    assert free_bytes(cpu) > 2**20

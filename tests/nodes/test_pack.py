@@ -89,7 +89,7 @@ spec.loader.exec_module(library)
 path = list(sys.path)
 library.bind_library()
 assert "diffusers" not in sys.modules, "bound, not imported"
-from upsr_core.memory import wanted_bytes
+from upsr_core.tile_choice import wanted_bytes
 import upsr_core
 assert "diffusers" in sys.modules
 assert upsr_core.UPSRPipeline.__module__ == "upsr_core.pipeline_upsr"

@@ -13,9 +13,10 @@ import torch
 from huggingface_hub import constants
 
 from ..loading import BUNDLED_MODEL, model_sha256
-from ..memory import LARGEST_TILE, free_bytes, largest_tile
+from ..memory import free_bytes
 from ..pipeline_upsr import UPSRPipeline
 from ..precision import automatic_dtype
+from ..tile_choice import LARGEST_TILE, largest_tile
 from .arguments import installed_version
 from .commands import accelerator, load
 from .output import say

@@ -207,7 +207,7 @@ class WindowAttention(KeepsDerived):
         return torch.cat(parts).index_select(0, back).view(batch, height, width, channels // 3)
 
     def _order(self, batch: int, height: int, width: int) -> torch.Tensor:
-        """Places (2,B*H*W) of the tokens: in the image by windows, those of one mask together, and back."""
+        """Two permutations (2,B*H*W) of the tokens: to window order, windows of one mask together, and the inverse."""
         places = torch.arange(batch * height * width).view(batch, height, width)
         if self.shift:
             places = torch.roll(places, (-self.shift, -self.shift), dims=(1, 2))

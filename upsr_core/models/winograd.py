@@ -20,8 +20,8 @@ from .kept import KeepsDerived
 LEAST_CHANNELS = 96
 # The transformed kernels are four times as large: for fewer patches, reading them takes longer than they save.
 LEAST_PATCHES = 64
-# Of the transformed patches of one part: larger ones leave the processor's cache. Every part reads the whole kernel,
-# so it should not be much smaller than that, either.
+# Size of one part's transformed patches. Larger parts do not fit the processor's cache; but every part reads the whole
+# kernel, so none should be much smaller than the kernel.
 PART_ELEMENTS = 2**20
 LEAST_PART_OF_KERNEL = 0.5
 # Outputs of a patch along one side.
