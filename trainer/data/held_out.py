@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from trainer.data.config import DataConfig
 from trainer.data.crops import held_out_crops
 from trainer.data.sources.base import ImageSource
-from trainer.losses.terms import LPIPSLoss
+from trainer.losses.perceptual import LPIPSLoss
 from upsr_core.degradation.config import DEGRADATION_PRESETS
 from upsr_core.degradation.degrading import Degradation
 from upsr_core.evaluation.metrics import fine_detail_ratio, psnr, ssim
@@ -86,7 +86,7 @@ class HeldOutPhotos:
         scores = {
             "psnr": psnr(images, self.hr, self.scale).mean().item(),
             "ssim": ssim(images, self.hr, self.scale).mean().item(),
-            "fine_detail": fine_detail_ratio(images, self.hr).mean().item(),
+            "fine_detail": fine_detail_ratio(images, self.hr).nanmean().item(),
         }
         if self.lpips is not None:
             scores["lpips"] = self._lpips_score(self.lpips, images)

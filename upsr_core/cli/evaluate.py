@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..degradation.config import DEGRADATION_PRESETS
 from ..evaluation.columns import NIQE_VARIABLE, all_metrics
 from ..evaluation.datasets import check_sizes, find_samples
 from ..evaluation.methods import OPTIONS, parse_methods
 from .output import complain, say
 
-# As in `upsr_core.degradation.config`, which needs torch.
-PRESETS = ("bicubic", "mild", "real-esrgan", "resshift", "upsr")
 DEFAULT_METHODS = ("bicubic", "g", "upsr")
 NOTE = """\
 DATA is a folder with subfolders for HR (hr, gt) and LR images (lr, lq, lr_x4), files *_HR and *_LR4 beside each other,
@@ -38,7 +37,8 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     help = f"default {' '.join(DEFAULT_METHODS)}; kinds: {', '.join(OPTIONS)}"
     add("-m", "--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="METHOD", help=help)
     add("--metrics", nargs="+", choices=names, default=list(names), metavar="METRIC", help=f"of {', '.join(names)}")
-    add("--preset", nargs="+", choices=PRESETS, default=[], metavar="PRESET", help=f"of {', '.join(PRESETS)}")
+    presets = sorted(DEGRADATION_PRESETS)
+    add("--preset", nargs="+", choices=presets, default=[], metavar="PRESET", help=f"of {', '.join(presets)}")
     add("--hr", metavar="FOLDER", help="the HR images of the LR images in DATA")
     add("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="a repetition for each; default 0")
     add("--scale", type=int, default=4, help="super-resolution factor; default 4")

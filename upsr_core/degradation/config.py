@@ -26,8 +26,9 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
-from upsr_core.degradation.kernels import KERNEL_KINDS
-from upsr_core.degradation.resampling import RESIZE_MODES
+# Here, as this module needs no torch: the command line reads the presets before it is imported.
+KERNEL_KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
+RESIZE_MODES = ("area", "bilinear", "bicubic")
 
 
 def _check_probs(config: object, *names: str) -> None:

@@ -15,7 +15,7 @@ import math
 
 import torch
 
-KERNEL_KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
+from upsr_core.degradation.config import KERNEL_KINDS
 
 
 def _check_size(size: int) -> None:

@@ -9,8 +9,6 @@ import torch
 
 from upsr_core.degradation.ragged import RaggedImages, Size, canvas, to_device
 
-RESIZE_MODES = ("area", "bilinear", "bicubic")
-
 
 @dataclass(frozen=True)
 class Resampling:
@@ -18,7 +16,7 @@ class Resampling:
 
     Attributes:
         size: height and width of the result.
-        mode: one of `RESIZE_MODES`.
+        mode: one of `config.RESIZE_MODES`.
         antialias: bilinear and bicubic average over the area of a shrunken pixel, as in Pillow; ``area`` always does.
     """
 
@@ -72,7 +70,7 @@ def interpolation_matrices(
     Args:
         source, target: (B,) int64, lengths in pixels.
         rows, columns: the largest target and source, or more; what lies beyond is zero.
-        mode: one of `RESIZE_MODES`.
+        mode: one of `config.RESIZE_MODES`.
         antialias: see `Resampling`.
     """
     source, target = source[:, None, None], target[:, None, None]

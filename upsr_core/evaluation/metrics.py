@@ -1,10 +1,12 @@
-"""Distances between a super-resolved image and the real one, as super-resolution papers measure them.
+"""Measures of a super-resolved image, most of them beside the real one, as super-resolution papers take them.
 
-All are taken on Y of YCbCr (ITU-R BT.601, studio range 16..235) of the image as an 8-bit file would hold it,
-in float64 on the CPU, and give one value per image.
+All are taken of the image as an 8-bit file would hold it, in float64 on the CPU; PSNR, SSIM and fine detail on Y of
+YCbCr (ITU-R BT.601, studio range 16..235).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,8 @@ SSIM_C1 = (0.01 * 255) ** 2
 SSIM_C2 = (0.03 * 255) ** 2
 # Half the Nyquist frequency, in cycles per pixel.
 FINE_DETAIL_FREQUENCY = 0.25
+# Rounding's power in an image of one colour is far below, that of one level at one pixel far above.
+NO_DETAIL = 1e-9
 
 
 def luma(image: torch.Tensor) -> torch.Tensor:
@@ -87,10 +91,11 @@ def fine_detail(image: torch.Tensor) -> torch.Tensor:
 def fine_detail_ratio(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
     """Fine detail of ``sr`` in units of that of ``hr``: (B,). Below 1 is too smooth, above 1 too rough.
 
-    Says how much there is, not whether it is in the right place.
+    Says how much there is, not whether it is in the right place. NaN where ``hr`` has one colour.
     """
     _check_same_shape(sr, hr)
-    return fine_detail(sr) / fine_detail(hr)
+    detail = fine_detail(hr)
+    return torch.where(detail > NO_DETAIL, fine_detail(sr) / detail, math.nan)
 
 
 def colour_shift(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
@@ -100,7 +105,7 @@ def colour_shift(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
 
 
 def grid_excess(image: torch.Tensor, period: int) -> torch.Tensor:
-    """Excess of the gradients at one place of a grid of ``period`` pixels than on average: (B,), 0 if none.
+    """By what share gradients at the strongest place of a grid of ``period`` pixels exceed their average: (B,), or 0.
 
     Shows checkerboards and blocks that upsampling leaves behind; a photo has about none.
 
@@ -112,7 +117,8 @@ def grid_excess(image: torch.Tensor, period: int) -> torch.Tensor:
     for dim in (2, 3):
         steps = quantise(image).diff(dim=dim).abs().mean(dim=(1, 5 - dim))
         phases = torch.stack([steps[:, phase::period].mean(dim=1) for phase in range(period)])
-        excess.append(phases.amax(dim=0) / phases.mean(dim=0) - 1)
+        mean = phases.mean(dim=0)
+        excess.append(torch.where(mean > 0, phases.amax(dim=0) / mean - 1, 0))
     return torch.stack(excess).amax(dim=0)
 
 

@@ -56,8 +56,8 @@ class NIQE:
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Distance of each image (B,3,H,W) in [0,1] to pristine photos: (B,), smaller is better.
 
-        Whole levels of Y. Incomplete blocks at the right and the bottom are cut off. NaN for an image of fewer
-        than two blocks, which has no covariance.
+        Whole levels of Y. Incomplete blocks at the right and the bottom are cut off, and blocks of one colour, which
+        have no shape. NaN for an image of fewer than two blocks, which has no covariance.
         """
         return torch.stack([self._distance(y) for y in luma(image).round()])
 
@@ -67,6 +67,9 @@ class NIQE:
             return torch.tensor(math.nan, dtype=torch.float64)
         y = y[: rows * BLOCK, : columns * BLOCK]
         features = torch.cat([self._features(y, BLOCK), self._features(_halved(y), BLOCK // 2)], dim=1)
+        features = features[features.isfinite().all(dim=1)]
+        if len(features) < 2:
+            return torch.tensor(math.nan, dtype=torch.float64)
         covariance = torch.cov(features.T)
         difference = self.mean - features.mean(dim=0)
         return (difference @ torch.linalg.pinv((self.covariance + covariance) / 2) @ difference).sqrt()

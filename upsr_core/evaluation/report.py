@@ -215,7 +215,7 @@ def _cost(row: Row) -> list[str]:
 
 def _left_out(plan: Plan, rows: Sequence[Row]) -> list[str]:
     return [
-        f"- {metric.title} has no number for {count} of {len(plan.samples)} images, which are too small for it."
+        f"- {metric.title} has no number for {count} of {len(plan.samples)} images, too small for it or of one colour."
         for metric in plan.metrics
         if (count := max(row.left_out[metric.columns[0]] for row in rows))
     ]

@@ -171,7 +171,7 @@ def _results(plan: Plan, inputs: dict[Path, str]) -> Iterator[Result]:
         for seed in plan.result_seeds(kind, method)
         for sample in plan.samples
     ]
-    upscaler = loaded = None
+    upscale = loaded = None
     with _bar(len(jobs), "results") as bar:
         for method, identity, kind, seed, sample in jobs:
             path = plan.result_path(kind, seed, method, sample)
@@ -180,12 +180,12 @@ def _results(plan: Plan, inputs: dict[Path, str]) -> Iterator[Result]:
             record = Record.read(path, made)
             if record is None:
                 if loaded is not method:
-                    upscaler = None  # before the next one is loaded
+                    upscale = None  # before the next one is loaded
                     gc.collect()
-                    upscaler, loaded = load_upscaler(method, plan.scale, plan.device), method
-                assert upscaler is not None
+                    upscale, loaded = load_upscaler(method, plan.scale, plan.device), method
+                assert upscale is not None
                 bar.set_postfix_str(method.label, refresh=False)
-                record = _make(plan, upscaler.upscale, source, path, made, (sample.name, kind, seed))
+                record = _make(plan, upscale, source, path, made, (sample.name, kind, seed))
             bar.update()
             yield Result(kind, seed, method, sample, record, {})
 

@@ -29,19 +29,6 @@ Upscale = Callable[[torch.Tensor, str, str, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Upscaler:
-    """A loaded method.
-
-    Attributes:
-        upscale: gives the result.
-        parameters: their number; None where it is not known.
-    """
-
-    upscale: Upscale
-    parameters: int | None = None
-
-
-@dataclass(frozen=True)
 class Identity:
     """Everything that a method's results depend on, beside the LR image.
 
@@ -88,15 +75,17 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def load_upscaler(method: Method, scale: int, device: torch.device) -> Upscaler:
+def load_upscaler(method: Method, scale: int, device: torch.device) -> Upscale:
     """Load a method.
 
     Raises:
         ValueError: its files are damaged, of another kind or for another scale.
     """
-    load = {"bicubic": _bicubic, "g": _pipeline, "upsr": _pipeline, "ncnn": _ncnn, "spandrel": _spandrel}
-    others = {"ldm": _ldm, "folder": _folder}
-    return {**load, **others}[method.kind](method, scale, device)
+    loaders = {
+        **{"bicubic": _bicubic, "g": _pipeline, "upsr": _pipeline, "folder": _folder},
+        **{"ncnn": _ncnn, "spandrel": _spandrel, "ldm": _ldm},
+    }
+    return loaders[method.kind](method, scale, device)
 
 
 def finished_image(method: Method, name: str, kind: str, seed: int) -> Path:
@@ -149,35 +138,33 @@ def _check_scale(method: Method, own: int, scale: int) -> None:
         raise ValueError(f"{method.source or method.label}: enlarges {own} times, not {scale}; give --scale {own}")
 
 
-def _bicubic(method: Method, scale: int, device: torch.device) -> Upscaler:
+def _bicubic(method: Method, scale: int, device: torch.device) -> Upscale:
     """As papers have it: Keys' cubic with a = -0.5, which PyTorch has with antialiasing alone. Y has -0.75."""
     del method, device
 
     def run(lr: torch.Tensor, name: str, kind: str, seed: int) -> torch.Tensor:
         return F.interpolate(lr, scale_factor=scale, mode="bicubic", antialias=True, align_corners=False)
 
-    return Upscaler(run, 0)
+    return run
 
 
-def _pipeline(method: Method, scale: int, device: torch.device) -> Upscaler:
+def _pipeline(method: Method, scale: int, device: torch.device) -> Upscale:
     pipe = load_pipeline(_pipeline_folder(method), device=device)
     pipe.set_progress_bar_config(disable=True)
     _check_scale(method, pipe.scale, scale)
-    options = dict(method.options)
     if method.kind == "g":
-        parameters = pipe.sr_net.num_parameters()
-        return Upscaler(lambda lr, name, kind, seed: pipe.estimate_uncertainty(lr)[1].cpu(), parameters)
+        return lambda lr, name, kind, seed: pipe.estimate_uncertainty(lr)[1].cpu()
     renamed = {"steps": "num_inference_steps", "tile": "tile_size"}
-    sampling: dict[str, Any] = {renamed.get(key, key): value for key, value in options.items()}
+    sampling: dict[str, Any] = {renamed.get(key, key): value for key, value in method.options.items()}
     pipe.scheduler.set_timesteps(sampling.get("num_inference_steps"))  # refuses a number of steps before any work
 
     def run(lr: torch.Tensor, name: str, kind: str, seed: int) -> torch.Tensor:
         return upscale(pipe, lr, seed=seed, **sampling)[0]
 
-    return Upscaler(run, pipe.unet.num_parameters() + pipe.sr_net.num_parameters())
+    return run
 
 
-def _ncnn(method: Method, scale: int, device: torch.device) -> Upscaler:
+def _ncnn(method: Method, scale: int, device: torch.device) -> Upscale:
     del device
     import ncnn
 
@@ -201,10 +188,10 @@ def _ncnn(method: Method, scale: int, device: torch.device) -> Upscaler:
             raise ValueError(f"{param}: ncnn stopped with code {code}")
         return torch.from_numpy(result.numpy().copy())[None]
 
-    return Upscaler(_in_tiles(run, method, scale))
+    return _in_tiles(run, method, scale)
 
 
-def _spandrel(method: Method, scale: int, device: torch.device) -> Upscaler:
+def _spandrel(method: Method, scale: int, device: torch.device) -> Upscale:
     import spandrel
 
     path = Path(method.source)
@@ -223,10 +210,10 @@ def _spandrel(method: Method, scale: int, device: torch.device) -> Upscaler:
     def run(lr: torch.Tensor) -> torch.Tensor:
         return model(lr.to(device)).float().cpu()
 
-    return Upscaler(_in_tiles(run, method, scale), sum(weight.numel() for weight in model.model.parameters()))
+    return _in_tiles(run, method, scale)
 
 
-def _ldm(method: Method, scale: int, device: torch.device) -> Upscaler:
+def _ldm(method: Method, scale: int, device: torch.device) -> Upscale:
     from diffusers import LDMSuperResolutionPipeline
 
     _check_scale(method, 4, scale)
@@ -245,11 +232,10 @@ def _ldm(method: Method, scale: int, device: torch.device) -> Upscaler:
         images = pipe(2 * lr.to(device) - 1, output_type="np", **arguments).images
         return torch.from_numpy(images).permute(0, 3, 1, 2)
 
-    modules = (part for part in pipe.components.values() if isinstance(part, torch.nn.Module))
-    return Upscaler(run, sum(weight.numel() for module in modules for weight in module.parameters()))
+    return run
 
 
-def _folder(method: Method, scale: int, device: torch.device) -> Upscaler:
+def _folder(method: Method, scale: int, device: torch.device) -> Upscale:
     del device
 
     def run(lr: torch.Tensor, name: str, kind: str, seed: int) -> torch.Tensor:
@@ -261,7 +247,7 @@ def _folder(method: Method, scale: int, device: torch.device) -> Upscaler:
             raise ValueError(f"{path}: is {size}, but {expected[1]}x{expected[0]} is needed")
         return image
 
-    return Upscaler(run)
+    return run
 
 
 def _in_tiles(run: Callable[[torch.Tensor], torch.Tensor], method: Method, scale: int) -> Upscale:

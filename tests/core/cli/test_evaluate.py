@@ -18,9 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.images import write_smooth_photos
-from upsr_core.cli.evaluate import PRESETS
 from upsr_core.cli.main import main
-from upsr_core.degradation.config import DEGRADATION_PRESETS
 from upsr_core.evaluation import run as run_module
 from upsr_core.evaluation.columns import NIQE_VARIABLE
 
@@ -307,10 +305,6 @@ def test_what_arguments_and_paths_tell_needs_no_torch(photos: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "no multiple of 4" in done.stderr
     assert done.stdout == "2 False\n"
-
-
-def test_presets_are_those_of_the_library() -> None:
-    assert sorted(PRESETS) == sorted(DEGRADATION_PRESETS)
 
 
 def test_st_lpips_is_a_distance_to_the_real_image(photos: Path, tmp_path: Path) -> None:

@@ -134,3 +134,10 @@ def test_grid_excess_sees_a_grid_in_either_direction() -> None:
         excess = grid_excess(lines, 4)
         assert excess.shape == (2,)
         assert excess.min() > 0.1
+
+
+def test_an_image_of_one_colour_has_no_grid_and_nothing_to_compare_detail_with() -> None:
+    flat, photo = torch.full((1, 3, 64, 64), 0.3), _photo_like(5, size=(64, 64))[:1]
+    assert grid_excess(flat, 4).tolist() == [0]
+    assert fine_detail_ratio(photo, flat).isnan().all()
+    assert fine_detail_ratio(flat, photo).item() < 1e-6

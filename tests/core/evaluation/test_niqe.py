@@ -69,6 +69,13 @@ def test_too_small_an_image_has_no_number(niqe: NIQE) -> None:
     assert math.isfinite(niqe(_photo_like(0, (192, 120))).item())
 
 
+def test_blocks_of_one_colour_do_not_count(niqe: NIQE) -> None:
+    image = _photo_like(4)
+    image[..., :96, :192] = 1
+    assert niqe(image).item() == pytest.approx(niqe(_photo_like(4)).item(), rel=0.3)
+    assert math.isnan(niqe(torch.ones(1, 3, 192, 192)).item())
+
+
 def test_another_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.npz"
     np.savez(path, mean=np.zeros(3))

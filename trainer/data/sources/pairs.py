@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from PIL import ExifTags, Image
-
 from trainer.data.sources.base import UNREADABLE, ImageSource, Photo, read_rgb
 from trainer.data.sources.image_folders import FolderSource
+from upsr_core.evaluation.datasets import image_size
 from upsr_core.messages import one_line
-
-# EXIF orientations that turn an image by a quarter.
-_QUARTER_TURNS = (5, 6, 7, 8)
 
 
 class PairSource(ImageSource):
@@ -63,7 +59,7 @@ class PairSource(ImageSource):
         """
         for hr_path, lr_path in self._pairs:
             try:
-                sizes = _size(hr_path), _size(lr_path)
+                sizes = image_size(Path(hr_path)), image_size(Path(lr_path))
             except UNREADABLE:
                 # Will be skipped and named when it is its turn.
                 continue
@@ -88,10 +84,3 @@ def _named(folder: FolderSource) -> dict[str, str]:
             raise ValueError(f"{path} and {paths[name]}: pairs go by names without extension; rename or remove one")
         paths[name] = path
     return paths
-
-
-def _size(path: str) -> tuple[int, int]:
-    """Height and width after EXIF orientation, from a file's header."""
-    with Image.open(path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
-        return image.size if turned else image.size[::-1]
