@@ -46,9 +46,9 @@ class NetworkTrainingConfig:
             `detail_distances` gives; 0 is the paper.
         best_metric: validation metric, averaged over the inputs, whose best weights are in ``model``. ``loss`` is the
             stage's own on the held-out photos; PSNR and SSIM would choose a denoiser that is hardly trained.
-        own_states: of the denoiser: share of samples that train the last step from the state to which the network's own
-            steps lead, as when it samples. From noised photos alone it learns to take the errors of its earlier steps
-            for detail. 0 is the paper.
+        own_states: of the denoiser: share of samples whose last step starts from the state that the network's own
+            earlier steps produce, as in sampling. Trained on noised photos alone, it mistakes errors of its earlier
+            steps for detail. 0 is the paper.
         weight_edits: of the denoiser: share of samples whose noise weight is edited at random, as users do with a mask,
             so that this leaves no grain; 0 is the paper.
     """

@@ -95,7 +95,13 @@ class StageTrainer:
             memory_format,
         )
         order = {"images": len(images.train), "images per step": self.images_per_step, "seed": config.seed}
-        self.progress = StageProgress(stage.name, architecture(network), order=order)
+        if config.data.pool_size:
+            order["processes"] = accelerator.num_processes
+        measure: dict[str, Any] = {"metric": self.training.best_metric, "images": str(images.val and images.val.title)}
+        if self.training.best_metric == "loss":
+            weights = {"perceptual": self.training.perceptual_weight, **self.training.detail_weights}
+            measure |= {"weights": weights, "distance": self.training.perceptual}
+        self.progress = StageProgress(stage.name, architecture(network), order=order, measure=measure)
         self.validation: Validation | None = None
         if images.val is not None and accelerator.is_main_process:
             self.validation = Validation(config, images.val, stage, accelerator, self.seed)
@@ -144,10 +150,12 @@ class StageTrainer:
                 if progress.step % config.log_every == 0:
                     self._log_step(meter)
                 if config.validate_every and progress.step % config.validate_every == 0:
-                    self._validate()
+                    with meter.apart():
+                        self._validate()
                     validated = progress.step
                 if interrupted or (config.checkpoint_every and progress.step % config.checkpoint_every == 0):
-                    path = self._save()
+                    with meter.apart():
+                        path = self._save()
                     if interrupted:
                         self._log(f"interrupted; go on with --resume {path}")
                         return False
@@ -163,7 +171,7 @@ class StageTrainer:
         return not interrupted
 
     def _resume(self, checkpoint: Path) -> None:
-        order = self.progress.order
+        order, measure = self.progress.order, self.progress.measure
         self.progress = load_checkpoint(self.accelerator, checkpoint, self.progress.architecture, self.batches.pool)
         self._log(f"resumed from {checkpoint}")
         changes = [
@@ -176,7 +184,14 @@ class StageTrainer:
                 "%s %d: not an exact continuation, as images come in another order (%s)",
                 self.stage.name, self.progress.step, "; ".join(changes),
             )  # fmt: skip
-        self.progress.order = order
+        if self.progress.measure not in ({}, measure):
+            self.progress.best_score = None
+            if self.accelerator.is_main_process:
+                logger.warning(
+                    "%s %d: the best score so far counts no more, as it is measured in another way now",
+                    self.stage.name, self.progress.step,
+                )  # fmt: skip
+        self.progress.order, self.progress.measure = order, measure
 
     def step(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], meter: Meter) -> None:
         """One optimiser step.

@@ -20,8 +20,8 @@ class Reading:
     Attributes:
         means: of all that was added, over all processes.
         seconds_per_step: wall-clock time.
-        shares: of that time, in [0,1], by part of the step. Where a device computes beside the host, the host's time
-            alone; ``data``, for which the host waits, is always whole.
+        shares: of that time, in [0,1], by part of the step. On a device that computes asynchronously only the host's
+            time is counted; ``data`` is complete even then, because the host waits for it.
         memory: most bytes in use: on a GPU of this process's tensors, elsewhere of the process, at this moment.
     """
 
@@ -67,6 +67,13 @@ class Meter:
         seconds = time.perf_counter() - start
         self._seconds[name] += seconds - self._inner
         self._inner = outer + seconds
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Leave out the time of what is done between the steps."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
 
     def stepped(self) -> None:
         """An optimiser step is done."""

@@ -16,7 +16,7 @@ from trainer.config import TrainConfig
 from trainer.data.held_out import UpscaleBatch
 from trainer.losses.adversarial import adversarial_losses, gather_evidence, magnitudes
 from trainer.losses.detail import detail_distances
-from trainer.losses.terms import PerceptualLoss
+from trainer.losses.perceptual import PerceptualLoss
 from trainer.losses.vgg_features import VGGFeatureLoss
 from trainer.output.export import Network, export_pipeline, export_sr_net
 from trainer.weight_edits import edit_weights
@@ -193,6 +193,8 @@ class DenoiserStage(TrainingStage[UPSRUNet]):
             # Not the wrapped one, whose processes would wait for each other: they choose different numbers of samples.
             estimate = self.network(sample, t, condition, return_dict=False)[0].float()
             own = scheduler.step(estimate, t, own, upsampled, return_dict=False)[0]
+        # Where autocast keeps weights that were cast without gradients (torch before 2.10), the step would train none.
+        torch.clear_autocast_cache()
         return states.index_put((chosen,), own)
 
     def _feature_losses(self, discriminator: nn.Module, estimate: torch.Tensor, target: torch.Tensor) -> Losses:

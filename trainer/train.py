@@ -189,6 +189,7 @@ def _refuse_later(resume: Path, checkpoints: list[Path]) -> None:
 def make_accelerator(config: TrainConfig, stage: str) -> Accelerator:
     """Accelerator for one stage, which has its own gradient accumulation; sets how float32 is multiplied, too."""
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = config.tf32
     return Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.training(stage).gradient_accumulation,

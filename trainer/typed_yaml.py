@@ -18,6 +18,8 @@ from typing_extensions import TypedDict
 from upsr_core.messages import one_line
 
 T = TypeVar("T")
+# Mappings that are values, not sections: a new one replaces the old one whole, their entries are never merged.
+WHOLE = ("train_dir", "degradation_mix")
 LARGEST_CONFIGURATION = 10_000
 # Values keep the type that they are written in: true is no number, and 1 is not true.
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -149,11 +151,11 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``, section by section."""
+    """``base`` with ``changes``, section by section; an empty section, and each of `WHOLE`, takes the other's place."""
     result = dict(base)
     for name, value in changes.items():
         inner = base.get(name)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        both = name not in WHOLE and value and isinstance(inner, Mapping) and isinstance(value, Mapping)
         result[name] = merged(inner, value) if both else value  # type: ignore[arg-type]
     return result
 

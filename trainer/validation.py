@@ -13,7 +13,7 @@ from trainer.config import TrainConfig
 from trainer.data.batches import derived_seed
 from trainer.data.held_out import HeldOutPhotos, Scores
 from trainer.data.sources.base import ImageSource
-from trainer.losses.terms import reporting_lpips
+from trainer.losses.perceptual import reporting_lpips
 from trainer.output.tracking import log_image
 from trainer.stages import TrainingStage
 from upsr_core.pixels import to_pil

@@ -118,6 +118,11 @@ def test_a_base_is_read_relative_to_the_file_and_changed_key_by_key(tmp_path: Pa
     top = tmp_path / "inner" / "top.yaml"
     top.write_text("base: ../middle.yaml\na: 5\n")
     assert load_yaml(top) == {"a": 5, "b": {"c": 4, "d": 3}}
+    # Weights of folders or presets are one value, and an empty section is empty.
+    (tmp_path / "inner" / "base.yaml").write_text("data: {train_dir: {x: 1, y: 2}, hr_size: 8}\nb: {c: 2}\n")
+    top.write_text("base: base.yaml\ndata: {train_dir: {z: 1}}\nb: {}\n")
+    assert load_yaml(top) == {"data": {"train_dir": {"z": 1}, "hr_size": 8}, "b": {}}
+    top.write_text("base: ../middle.yaml\na: 5\n")
     (tmp_path / "inner" / "base.yaml").write_text("base: top.yaml\n")
     with pytest.raises(ConfigError, match=r"is its own base, by way of top\.yaml, middle\.yaml, base\.yaml"):
         load_yaml(top)

@@ -34,3 +34,14 @@ def test_a_part_inside_another_one_counts_for_itself_alone(monkeypatch: pytest.M
     shares = meter.read(Accelerator(cpu=True)).shares
     # From 10 to 20, of which 12 to 15 are the inner part's.
     assert shares == {"inner": 3 / 30, "outer": 7 / 30}
+
+
+def test_what_is_done_between_steps_takes_none_of_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 10.0, 60.0, 70.0, 70.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    meter = Meter()
+    with meter.apart():
+        pass
+    meter.add({"loss": torch.tensor(1.0)})
+    meter.stepped()
+    assert meter.read(Accelerator(cpu=True)).seconds_per_step == 20

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,6 +193,37 @@ def test_an_interrupt_after_a_stages_last_step_ends_the_run(
     assert [path.name for path in folder.iterdir()] == (["sr_net"] if stage == "sr_net" else ["sr_net", "unet"])
     assert main([*config, "--resume", "latest"]) == 0
     assert (tmp_path / "run" / "model" / "README.md").is_file()
+
+
+def test_a_resume_with_another_accumulation_begins_a_whole_step(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--config", str(config_file), f"output_dir={tmp_path}", "log_every=100"]
+    assert main([*arguments, "unet_training.max_steps=3"]) == 0
+    seen, step = [], StageTrainer.step
+
+    def watched(trainer: StageTrainer, *rest: Any) -> None:
+        seen.append(trainer.accelerator.step)
+        step(trainer, *rest)
+
+    monkeypatch.setattr(StageTrainer, "step", watched)
+    changes = ["unet_training.max_steps=5", "unet_training.gradient_accumulation=2", "unet_training.batch_size=2"]
+    assert main([*arguments, *changes, "--resume", "latest"]) == 0
+    assert seen == [0, 2]
+
+
+def test_a_best_score_of_another_measure_does_not_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photos = write_photos(tmp_path / "photos", 3)
+    config = ["--config", str(write_config(tmp_path / "c.yaml", photos)), f"data.val_dir={photos}", "stage=sr_net"]
+    assert main(config) == 0
+    last = tmp_path / "run" / "checkpoints" / "sr_net"
+    assert read_progress(list_checkpoints(last)[-1]).measure["metric"] == "loss"
+    with caplog.at_level(logging.WARNING, "trainer"):
+        changes = ["sr_net_training.max_steps=3", "sr_net_training.best_metric=psnr"]
+        assert main([*config, *changes, "--resume", "latest"]) == 0
+    assert "the best score so far counts no more" in caplog.text
+    progress = read_progress(list_checkpoints(last)[-1])
+    assert (progress.best_step, progress.measure["metric"]) == (3, "psnr")
 
 
 def test_an_older_checkpoint_is_refused_while_later_ones_would_be_mistaken_for_its_own(

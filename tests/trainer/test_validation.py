@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from tests.trainer.runs import write_config, write_photos
 from trainer.config import load_config
-from trainer.losses.terms import LPIPSLoss, reporting_lpips
+from trainer.losses.perceptual import LPIPSLoss, reporting_lpips
 from trainer.preparation import prepare
 from trainer.validation import Validation
 

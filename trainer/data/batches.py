@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -109,6 +110,7 @@ class Batches:
             self.dataset,
             batch_sampler=sampler,
             num_workers=self.data.num_workers,
+            worker_init_fn=_ignore_signals,
             collate_fn=self._collate,
             # Workers' seeds would come from the global generator otherwise, though nothing uses them.
             generator=torch.Generator().manual_seed(0),
@@ -132,6 +134,12 @@ class Batches:
         elif self.data.degrade_on == "loader":
             batch["lr"] = self.degradation(hr, seeds)
         return batch
+
+
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach the whole group: a worker that ended by them would end the process that saves."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _clear_errors(loader: DataLoader[Any]) -> Iterator[dict[str, Any]]:

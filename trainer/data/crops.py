@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 from typing import Any
 
 import cv2
@@ -133,7 +134,12 @@ class CropDataset(Dataset[dict[str, Any]]):
         self._unreadable = torch.zeros(len(source), dtype=torch.bool).share_memory_()
         self._cache: list[Photo | None] | None = None
         if cache:
-            self._cache = [self._read(i) for i in range(len(source))]
+            # A mixture repeats images.
+            read: dict[Hashable, Photo | None] = {}
+            for i in range(len(source)):
+                if (original := source.original(i)) not in read:
+                    read[original] = self._read(i)
+            self._cache = [read[source.original(i)] for i in range(len(source))]
 
     @property
     def num_skipped(self) -> int:

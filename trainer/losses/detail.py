@@ -9,8 +9,8 @@ DETAIL_TERMS = ("missing_detail", "excess_detail", "grid")
 MIN_SIZE = 32
 """Smallest H and W of the images: a whole window of the grid."""
 
-# Differences to the four neighbours of half a circle, then what three or five pixels in a row or cross differ by from
-# a straight line. Each has positive parts of sum 0.5 or 1.
+# First differences to four neighbours (right, below, both lower diagonals), then second differences over a cross, a row
+# and a column. The positive weights of each filter add up to 0.5 or 1.
 _FILTERS = (
     ((0, 0, 0), (0, -0.5, 0.5), (0, 0, 0)),
     ((0, 0, 0), (0, -0.5, 0), (0, 0.5, 0)),
@@ -26,7 +26,7 @@ _WINDOW = 7
 def detail_distances(estimate: torch.Tensor, target: torch.Tensor, scale: int) -> dict[str, torch.Tensor]:
     """Differences of local statistics of fine detail, at full and at half size, by name (`DETAIL_TERMS`).
 
-    A squared error asks for the mean of all textures that may belong there, which is none; an adversarial term for
+    A squared error is least for the mean of all plausible textures, which has no texture; an adversarial term rewards
     texture anywhere. Here the mean magnitudes of `_FILTERS`' responses are compared, in each colour by itself.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainer.losses.terms import PerceptualLoss
+from trainer.losses.perceptual import PerceptualLoss
 from upsr_core.evaluation.st_lpips import backbone_convolutions, load_weights
 
 # The last convolutions of VGG16's five groups, and the weights of their distances (Real-ESRGAN, ICCV Workshops 2021,

@@ -38,7 +38,7 @@ def writing(folder: Path) -> Iterator[Path]:
         yield partial
     except (OSError, SafetensorError, RuntimeError) as error:
         text = " ".join(str(error).split())
-        if type(error) is RuntimeError and not any(word in text for word in _WRITER_ERRORS):
+        if isinstance(error, RuntimeError) and not any(word in text for word in _WRITER_ERRORS):
             raise
         shutil.rmtree(partial, ignore_errors=True)
         raise NotWrittenError(f"{folder}: cannot be written ({text[:200]}); free some space, then resume") from error

@@ -44,6 +44,7 @@ class StageProgress:
         finished: the stage ended by its own limits, not by an interruption.
         best_score: best value of the validation metric, and the step it was at.
         best_scores: all metrics of that validation, by kind of LR image, method and metric.
+        measure: what ``best_score`` depends on beside the weights.
         minutes: wall-clock time spent in training, all runs together.
         order: values that, with the step, decide the order of the images.
     """
@@ -55,6 +56,7 @@ class StageProgress:
     best_score: float | None = None
     best_step: int = 0
     best_scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    measure: dict[str, Any] = field(default_factory=dict)
     minutes: float = 0.0
     order: dict[str, int] = field(default_factory=dict)
 
@@ -165,6 +167,8 @@ def load_checkpoint(
             raise ConfigError(f"{file}: is damaged or holds code; resume from an older checkpoint") from error
     try:
         accelerator.load_state(str(checkpoint))
+        # Micro-steps: a checkpoint lies between steps, whatever number of them a step has now.
+        accelerator.step = 0
     except (OSError, RuntimeError, ValueError, LookupError, SafetensorError, pickle.UnpicklingError) as error:
         reason = one_line(error, 200)
         raise ConfigError(f"{checkpoint}: cannot be loaded ({reason}); resume from an older checkpoint") from error

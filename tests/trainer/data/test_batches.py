@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -56,3 +58,16 @@ def test_derived_seeds_are_valid_and_unlike() -> None:
     seeds = {derived_seed(a, b) for a in range(10) for b in range(10)}
     assert len(seeds) == 100
     assert all(0 <= seed < 2**62 for seed in seeds)
+
+
+def test_workers_leave_signals_to_the_process_that_saves(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 3)
+    data = DataConfig(photos, hr_size=32, preset="bicubic", num_workers=1)
+    stream = Batches(data, FolderSource(photos), 4, 2, 5, torch.device("cpu"), 0, 1).from_micro_step(0)
+    next(stream)
+    workers = torch.multiprocessing.active_children()
+    assert workers
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    assert len([next(stream) for _ in range(8)]) == 8

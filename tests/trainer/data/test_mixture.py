@@ -9,6 +9,7 @@ import torch
 from tests.trainer.photo_files import levels, save_gradient
 from trainer.data.batches import Batches
 from trainer.data.config import DataConfig
+from trainer.data.crops import CropDataset
 from trainer.data.sources.image_folders import FolderSource
 from trainer.data.sources.mixture import MixedSource
 from trainer.data.sources.opening import open_images
@@ -47,6 +48,17 @@ def test_batches_draw_from_the_folders_by_their_weights(folders: tuple[Path, Pat
     blue = Counter(int(levels({"hr": hr})[2, 0, 0]) for _ in range(5) for hr in next(stream)[1])
     # One pass of 20 crops.
     assert blue == {0: 5, 200: 15}
+
+
+def test_a_repeated_image_is_cached_once(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    many, few = (FolderSource(folder) for folder in folders)
+    mixed, read = MixedSource({many: 1.0, few: 3.0}), []
+    for source in (many, few):
+        monkeypatch.setattr(source, "read", lambda index, of=source.read: read.append(index) or of(index))
+    cached, plain = (CropDataset(mixed, 24, 4, cache=cache) for cache in (True, False))
+    assert len(mixed) == 20
+    assert sorted(read) == [0, 0, 1, 1, 2, 3, 4]
+    assert all(torch.equal(cached[i]["hr"], plain[i]["hr"]) for i in range(20))
 
 
 def test_a_missing_folder_is_named(folders: tuple[Path, Path]) -> None:

@@ -108,6 +108,13 @@ def test_patterns_name_shards(tmp_path: Path) -> None:
     assert found("b-08.tar") == ["b-08.tar"]
 
 
+def test_a_folder_of_the_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "a.tar").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_shards("~/shards") == [str(tmp_path / "shards" / "a.tar")]
+
+
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.losses.terms import LPIPSLoss, STLPIPSLoss
+from trainer.losses.perceptual import LPIPSLoss, STLPIPSLoss
 
 
 def test_lpips_is_a_distance_with_gradients() -> None:

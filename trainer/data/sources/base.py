@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -51,6 +52,10 @@ class ImageSource(ABC):
     @abstractmethod
     def name(self, index: int) -> str:
         """Place of an image, for messages; its last part (after a slash) is its own name."""
+
+    def original(self, index: int) -> Hashable:
+        """What an image and its repetitions have in common."""
+        return index
 
     @abstractmethod
     def read(self, index: int) -> Photo:

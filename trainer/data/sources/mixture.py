@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 
@@ -34,6 +34,11 @@ class MixedSource(ImageSource):
         """The image's name in its own source."""
         source, own = self._place(index)
         return source.name(own)
+
+    def original(self, index: int) -> Hashable:
+        """The source and the image there."""
+        source, own = self._place(index)
+        return source, source.original(own)
 
     def read(self, index: int) -> Photo:
         """The photo alone; see `ImageSource.read`."""

@@ -71,10 +71,11 @@ def find_shards(pattern: str) -> list[str]:
     """
     if "://" in pattern or pattern.startswith("pipe:"):
         raise ValueError(f"{pattern}: shards must be files that can be read at random; copy or mount them")
+    pattern = os.path.expanduser(pattern)
     if os.path.isdir(pattern):
         pattern = os.path.join(glob.escape(pattern), "*.tar")
     shards: list[str] = []
-    for path in _expand_braces(os.path.expanduser(pattern)):
+    for path in _expand_braces(pattern):
         found = sorted(glob.glob(path)) if glob.has_magic(path) else [path]
         if not found:
             raise ValueError(f"{path}: no such shards")
