@@ -1,10 +1,10 @@
-"""What an accelerator makes of it: parity, speed, memory, training, and what happens where memory runs out.
+"""Parity, speed, memory, training and running out of memory on an accelerator.
 
     python -m benchmarks.accelerator -o FOLDER
 
 For a bare machine with one NVIDIA GPU: random weights of the published size, the golden tensors of the tests, no
 downloads. Every part is a process of its own, so that one that fails or hangs ends nothing but itself; all of it ends
-within ten minutes. FOLDER gets results.json and table.md; what is written there after each part is all there is so far.
+within ten minutes. FOLDER gets results.json and table.md, rewritten after each part with all results so far.
 """
 
 from __future__ import annotations

@@ -26,9 +26,10 @@ from benchmarks.common import add_threads_argument, machine, markdown_table
 from benchmarks.memory import MIB, status_bytes
 from trainer.config import TrainConfig, load_config
 from trainer.loop import StageTrainer
-from trainer.losses.terms import LPIPSLoss
+from trainer.losses.adversarial import Discriminator
+from trainer.losses.perceptual import LPIPSLoss
 from trainer.meter import Meter
-from trainer.preparation import build_seeded, prepare_images
+from trainer.preparation import build_seeded, load_perceptual, prepare_images
 from trainer.stages import DenoiserStage, SRNetStage, TrainingStage
 from trainer.train import make_accelerator
 from trainer.typed_yaml import ConfigError
@@ -80,14 +81,18 @@ class Run:
 
 def start_run(config: TrainConfig, name: str) -> Run:
     """A trainer of the stage, ready to make steps."""
-    perceptual = LPIPSLoss(pretrained=False) if config.training(name).perceptual_weight else None
+    training = config.training(name)
+    # LPIPS' weights would have to be downloaded, and take as long as any others.
+    untrained = training.perceptual_weight and training.perceptual == "lpips-vgg"
+    perceptual = LPIPSLoss(pretrained=False) if untrained else load_perceptual(config, name)
     sr_net = build_seeded(config.sr_net_class, config.sr_net_arguments, config.seed)
     stage: TrainingStage[Any]
     if name == "sr_net":
         stage = SRNetStage(config, sr_net, perceptual)
     else:
         unet = build_seeded(UPSRUNet, config.unet_arguments, config.seed)
-        stage = DenoiserStage(config, unet, perceptual, sr_net, UNWScheduler(**config.scheduler))
+        discriminator = build_seeded(Discriminator, {}, config.seed) if training.adversarial_weight else None
+        stage = DenoiserStage(config, unet, perceptual, sr_net, UNWScheduler(**config.scheduler), discriminator)
     trainer = StageTrainer(config, stage, prepare_images(config), make_accelerator(config, name))
     trainer.model.train()
     meter = Meter(wait_for=trainer.accelerator.device)

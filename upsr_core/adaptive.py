@@ -14,8 +14,8 @@ from .tiling import Tile, Tiling
 class StepPlan:
     """The steps of the reverse process in which the denoiser runs on a tile.
 
-    In between, a tile keeps its last estimate of x_0. Deterministic steps that share an estimate add up to one longer
-    step, so a tile with n of N steps becomes what it becomes where `UNWScheduler.set_timesteps` chooses n of N.
+    In between, a tile keeps its last estimate of x_0. Successive deterministic steps with one estimate equal a single
+    longer step. So a tile with n of N steps ends as in a run of n steps chosen by `UNWScheduler.set_timesteps`.
 
     Args:
         steps: N, those of the run.

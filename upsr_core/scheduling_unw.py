@@ -52,7 +52,7 @@ class UNWScheduler(SchedulerMixin, ConfigMixin):
     Args:
         num_train_timesteps: number of steps T, 2 to 100,000.
         kappa: standard deviation of the noise at eta = 1, in [-1,1] units.
-        min_noise_level: bounds sqrt(eta) of step 0, together with min_noise_level / kappa and sqrt(0.001).
+        min_noise_level: sqrt(eta) of step 0 is the smallest of this, min_noise_level / kappa and sqrt(0.001).
         etas_end: sqrt(eta) of the last step (it bounds the root, not eta), in (0,1].
         power: exponent of the schedule between the two; smaller values make the first steps noisier.
         input_variance: average of w^2 that `scale_model_input` assumes; 0.3 suits the default weights, 1.0 is

@@ -70,8 +70,8 @@ class Tiling:
         overlap: LR pixels that neighbours share at least.
         unit: the sides of tiles are multiples of it.
         batch_size: tiles per call.
-        one_size: all tiles have ``tile_size`` where the image is not smaller, also where less would do, and all calls
-            ``batch_size`` tiles: for a network that is compiled for each size anew.
+        one_size: every tile has the side ``tile_size`` (or the image's, if smaller) and every call ``batch_size``
+            tiles, even where fewer pixels would do, since a compiled network is compiled again for each shape.
     """
 
     height: int
@@ -167,7 +167,7 @@ def run_on_tiles(
         scale: size of the results in units of the tiles.
         calls_after: how many calls follow after these, with such a tiling.
         wanted: the tiles to run on, by default all.
-        kept: shaped as ``out``, whose values the other tiles take; needed where there are others.
+        kept: values, shaped as ``out``, for the tiles that are not wanted; required if there are any.
 
     Returns:
         The tiling that worked, for the next time.

@@ -45,15 +45,14 @@ def cost(args: argparse.Namespace) -> Findings:
         times = [f"{facts[f'{steps} steps, s']:.2f}" for steps in args.steps]
         rest = [f"{facts['upscaling, MiB']:.0f}", f"{facts['training, s']:.2f}", f"{facts['training, MiB']:.0f}"]
         rows.append([name, *parameters, *times, *rest])
-    header = ["model", "denoiser", "g", *(f"{steps} steps, s" for steps in args.steps), "peak MiB"]
+    header = ["model", "denoiser", "g", *(f"{steps} step{'s' * (steps > 1)}, s" for steps in args.steps), "peak MiB"]
     table = markdown_table([*header, "training step, s", "peak MiB"], rows)
     load = os.getloadavg()[0]
     words = (
         f"One LR image of {args.side}x{args.side}, float32, each timed once after a warm-up; a training step "
         f"is the forward and backward "
-        f"pass of the denoiser, with g run for it. {machine()}; {load:.0f} processes wanted its "
-        f"{os.cpu_count()} cores, so times are "
-        "far above those of a quiet machine. Peaks are of the whole process."
+        f"pass of the denoiser, with g run for it. {machine()}; load {load:.1f} on {os.cpu_count()} cores. Peaks are "
+        "of the whole process."
     )
     return Findings(f"{words}\n\n{table}\n\n{PAPER}", {"load": load, "results": data})
 
