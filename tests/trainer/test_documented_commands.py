@@ -113,6 +113,7 @@ def test_fine_tuning_the_bundled_model(trained: Path) -> None:
     command = the_one("--init-from upsr_core").replace("PHOTOS", "LARGER").replace("HELD_OUT", "LARGER")
     log = run(command.replace("LARGER", str(trained / "larger")), trained, *SHORT, "data.val_size=128")
     assert "unet 1: finished" in log
+    assert "another scheduler" not in log
 
 
 def test_every_printed_command_is_run_somewhere() -> None:
