@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from tests.images import photo
+from upsr_core.degradation.config import RESIZE_MODES
 from upsr_core.degradation.ragged import RaggedImages
-from upsr_core.degradation.resampling import RESIZE_MODES, Resampling, resize
+from upsr_core.degradation.resampling import Resampling, resize
 
 OPENCV = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 SIZES = [(40, 52), (17, 23), (95, 61), (1, 1), (120, 20)]
