@@ -176,7 +176,8 @@ def test_published_is_what_was_published() -> None:
 
 def test_tiny_is_small() -> None:
     config = load_config(CONFIGS / "tiny.yaml", IMAGES)
-    assert count_parameters(UPSRUNet, config.unet_arguments) < 2_500_000
+    # With g below 20 MB in half precision.
+    assert count_parameters(UPSRUNet, config.unet_arguments) < 9_000_000
     assert count_parameters(config.sr_net_class, config.sr_net_arguments) < 1_000_000
     assert (config.data.preset, config.unet["global_residual"]) == ("mild", True)
 
