@@ -51,8 +51,8 @@ def upscale(args: argparse.Namespace, jobs: list[Job]) -> int:
                     f"{job.source_name}: --width {args.width} is more than {LARGEST_SCALE:g} times "
                     f"its {lr_width} pixels"
                 )
-            if (note := resizing_note(pipe, factor)) and not args.quiet:
-                complain(f"{job.source_name}: {note}")
+            if factor > pipe.scale and not args.quiet:
+                complain(f"{job.source_name}: {resizing_note(pipe, factor)}")
         height, width = output_size(lr_height, lr_width, factor)
         check_job(job, image, height, width, image.alpha is not None and args.background is None)
         rgb, alpha = upscale_image(

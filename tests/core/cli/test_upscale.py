@@ -227,11 +227,16 @@ def test_larger_scale_is_resized_and_that_is_said(
 
 
 def test_width_is_that_of_every_result(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, size in {"a": (20, 13), "b": (31, 50), "narrow": (2, 9)}.items():
+    for name, size in {"a": (20, 13), "b": (31, 50), "c": (9, 5), "narrow": (2, 9)}.items():
         save_photo(tmp_path / "in" / f"{name}.png", size=size)
     assert main(["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--width", "37", *model]) == 1
-    assert {path.name: size_of(path) for path in (tmp_path / "out").iterdir()} == {"a.png": (37, 24), "b.png": (37, 60)}
+    assert {path.name: size_of(path) for path in (tmp_path / "out").iterdir()} == {
+        "a.png": (37, 24),
+        "b.png": (37, 60),
+        "c.png": (37, 21),
+    }
     error = capsys.readouterr().err
     assert "--width 37 is more than 16 times its 2 pixels" in error
-    assert "a.png: the model enlarges 4x; results are resized to 1.85x (Lanczos)" in error
+    assert error.count("(Lanczos), which adds no detail") == 1
+    assert "c.png: the model enlarges 4x; results are resized to 4.11111x (Lanczos), which adds no detail" in error
     assert main(["upscale", str(tmp_path / "in"), "-o", "x/", "--width", "37", "-s", "2"]) == 2
