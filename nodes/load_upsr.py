@@ -70,9 +70,11 @@ class LoadUPSR(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model_name: str | None, dtype: str | None, repo_id: str | None = "") -> Hashable:
         """Loaded again only when the files have changed; a linked input is None, and ComfyUI looks after it itself."""
-        if repo_id is None or repo_id.strip():
-            return repo_id and repo_id.strip()
-        return None if model_name is None else _find(model_name).fingerprint()
+        if repo_id is None:
+            return None
+        if model_name is None or repo_id.strip():
+            return repo_id.strip()
+        return _find(model_name).fingerprint()
 
     @classmethod
     def execute(cls, model_name: str, dtype: str, repo_id: str = "") -> io.NodeOutput:

@@ -236,7 +236,7 @@ def test_loaded_again_only_when_the_files_have_changed(pack: HostedPack, user_fi
     first = load.fingerprint_inputs(model_name="mine", dtype="auto")
     assert load.fingerprint_inputs(model_name="mine", dtype="auto") == first
     # Linked inputs are not known: ComfyUI compares what they are linked to.
-    assert load.fingerprint_inputs(model_name=None, dtype=None, repo_id="") is None
+    assert load.fingerprint_inputs(model_name=None, dtype=None, repo_id="") == ""
     assert load.fingerprint_inputs(model_name="mine", dtype=None, repo_id=None) is None
     (pack.models / "mine" / "unet" / "config.json").touch()
     assert load.fingerprint_inputs(model_name="mine", dtype="auto") != first

@@ -118,8 +118,9 @@ def _repeat(args: argparse.Namespace) -> int:
         check_collisions(group.jobs)
         _prepare(again, group.jobs)
         runs.append((again, group.jobs))
+    several = sum(len(jobs) for _, jobs in runs) > 1
     for again, _ in runs:
-        again.several = sum(len(jobs) for _, jobs in runs) > 1
+        again.several = several
     from .commands import show_uncertainty, upscale
 
     return max((upscale if again.command == "upscale" else show_uncertainty)(again, jobs) for again, jobs in runs)

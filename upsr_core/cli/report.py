@@ -119,14 +119,15 @@ def read_report(path: Path, out: Path | None = None) -> list[Group]:
     latest = {record["output"]: record for record in _records(path)}
     if not latest:
         raise ValueError(f"{path}: tells of no images")
-    common = os.path.commonpath([os.path.dirname(output) for output in latest])
+    # On Windows folders on several drives have nothing in common.
+    common = None if out is None else os.path.commonpath([os.path.dirname(output) for output in latest])
     groups: dict[str, Group] = {}
     for record in latest.values():
         arguments = _arguments(record)
         key = json.dumps([arguments, record["model_sha256"]])
         group = groups.setdefault(key, Group(arguments, record["model_sha256"], []))
         target = Path(record["output"])
-        target = target if out is None else out / target.relative_to(common)
+        target = target if out is None or common is None else out / target.relative_to(common)
         group.jobs.append(Job(Path(record["input"]), target, target.suffix.lower()))
     return list(groups.values())
 
