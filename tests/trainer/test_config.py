@@ -91,7 +91,7 @@ def test_changes_to_a_preset_keep_the_rest_of_it(minimal: Path) -> None:
         ("data.degradation.bicubic_prob=2", r"^data\.degradation: .*bicubic_prob must lie in \[0,1\]"),
         (
             "data.preset=milt",
-            r"^data\.preset: must be one of upsr, real-esrgan, resshift, mild, bicubic, not 'milt'$",
+            r"^data\.preset: must be one of upsr, real-esrgan, resshift, mild, moderate, bicubic, not 'milt'$",
         ),
         ("data.degradation_mix.milt=1", r"^data\.degradation_mix\.milt: must be one of upsr, .*, not 'milt'$"),
         ("sr_net_training.lr=fast", r"^sr_net_training\.lr: must be a valid number, not 'fast'$"),

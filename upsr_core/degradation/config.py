@@ -218,11 +218,23 @@ _MILD = DegradationConfig(
     ),
     final_sinc=FinalSincConfig(prob=0.0),
 )
+# More of the same: old web photos and high ISO.
+_MODERATE = dataclasses.replace(
+    _MILD,
+    bicubic_prob=0.2,
+    first=dataclasses.replace(_MILD.first, blur=dataclasses.replace(_MILD.first.blur, sigma=(0.2, 1.6))),
+    second=dataclasses.replace(
+        _MILD.second,
+        noise=NoiseConfig(prob=0.85, gaussian_prob=0.8, sigma=(1.0, 22.0)),
+        jpeg=JPEGConfig(prob=0.8, quality=(40, 95)),
+    ),
+)
 
 DEGRADATION_PRESETS: dict[str, DegradationConfig] = {
     "upsr": _UPSR,
     "real-esrgan": _REAL_ESRGAN,
     "resshift": dataclasses.replace(_UPSR, second_order_prob=0.5),
     "mild": _MILD,
+    "moderate": _MODERATE,
     "bicubic": dataclasses.replace(_MILD, bicubic_prob=1.0),
 }
