@@ -55,11 +55,9 @@ class LoadUPSR(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name: str | None, repo_id: str | None = None) -> bool | str:
-        """Refuse a model that is not there before the graph runs; None is a value that is not known yet."""
-        if repo_id and repo_id.strip():
-            return True
-        if model_name is None:
+    def validate_inputs(cls, model_name: str | None, repo_id: str | None = "") -> bool | str:
+        """Refuse a model that is not there before the graph runs; a linked input is None, its value not known yet."""
+        if model_name is None or repo_id is None or repo_id.strip():
             return True
         try:
             _find(model_name)

@@ -139,7 +139,11 @@ def test_a_published_pair_computes_what_its_conversion_does(
 
 
 def test_a_model_that_is_gone(pack: HostedPack) -> None:
-    message = pack.classes["LoadUPSR"].validate_inputs(model_name="gone")
+    validate = pack.classes["LoadUPSR"].validate_inputs
+    # A repository is used instead; None is one that a link will bring.
+    assert validate(model_name="gone", repo_id="org/name") is True
+    assert validate(model_name="gone", repo_id=None) is True
+    message = validate(model_name="gone")
     assert "'gone'" in message
     assert str(pack.models) in message
     assert str(pack.extra) in message
