@@ -110,14 +110,20 @@ def test_several_processes(trained: Path) -> None:
 
 def test_fine_tuning_the_bundled_model(trained: Path) -> None:
     write_photos(trained / "larger", 2, side=160)
-    command = the_one("--init-from upsr_core").replace("PHOTOS", "LARGER").replace("HELD_OUT", "LARGER")
-    log = run(command.replace("LARGER", str(trained / "larger")), trained, *SHORT, "data.val_size=128")
+    command = the_one("tiny_finetune.yaml").replace("PHOTOS", "LARGER").replace("HELD_OUT", "LARGER")
+    log = run(
+        command.replace("LARGER", str(trained / "larger")),
+        trained,
+        *SHORT,
+        "data.val_size=128",
+        f"output_dir={trained}/tuned",
+    )
     assert "unet 1: finished" in log
     assert "another scheduler" not in log
 
 
 def test_every_printed_command_is_run_somewhere() -> None:
-    here = ("runs/mine", "--multi_gpu", "--init-from upsr_core")
+    here = ("runs/mine", "--multi_gpu", "tiny_finetune.yaml")
     for command in COMMANDS:
         places = [part for part in (*ELSEWHERE, "preview_degradation", *here) if part in command]
         assert places, command
