@@ -35,7 +35,7 @@ def test_equal_to_the_direct_convolution(
     monkeypatch.setattr(module, "LEAST_PART_OF_KERNEL", 0)
     conv, x = make(8), torch.randn(2, 8, *size)
     patches = 2 * -(-size[1] // conv.transform.step)
-    monkeypatch.setattr(module, "PART_ELEMENTS", len(conv.transform.inputs) * 8 * patches * rows_at_once)
+    monkeypatch.setattr(module, "PART_ELEMENTS", len(conv.transform.inputs) ** 2 * 8 * patches * rows_at_once)
     result, expected = conv.winograd(x), direct(conv, x)
     assert result.shape == expected.shape
     assert result.is_contiguous(memory_format=torch.channels_last)

@@ -30,26 +30,19 @@ PATCH = 4
 
 @dataclass(frozen=True)
 class Transform:
-    """The three matrices of a transform, for both axes at once.
+    """The three matrices of a transform, each for one axis: P products make 4 pixels of the output.
 
     Attributes:
-        window: pixels of the input that a patch depends on, along one side.
         step: pixels of the input from a patch to the next.
-        inputs: window * window pixels to P products.
-        kernel: 9 kernel elements to P products.
-        outputs: P products to 4 * 4 pixels.
+        inputs: (P,window), for the pixels of the input that a patch depends on.
+        kernel: (P,3).
+        outputs: (4,P).
     """
 
-    window: int
     step: int
     inputs: torch.Tensor
     kernel: torch.Tensor
     outputs: torch.Tensor
-
-    @classmethod
-    def of_axis(cls, step: int, inputs: torch.Tensor, kernel: torch.Tensor, outputs: torch.Tensor) -> Transform:
-        """From the matrices of one axis."""
-        return cls(inputs.shape[1], step, *(torch.kron(matrix, matrix) for matrix in (inputs, kernel, outputs)))
 
 
 _INPUTS = torch.tensor(
@@ -64,12 +57,12 @@ _INPUTS = torch.tensor(
 )
 _KERNEL = torch.tensor([[6.0, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 _OUTPUTS = torch.tensor([[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
-PLAIN = Transform.of_axis(PATCH, _INPUTS, _KERNEL, _OUTPUTS)
+PLAIN = Transform(PATCH, _INPUTS, _KERNEL, _OUTPUTS)
 
-# After nearest-neighbour upsampling the six inputs are a b b c c d, of which the third row makes 0: 25 products do.
+# After nearest-neighbour upsampling the six inputs are a b b c c d, of which the third row makes 0: five products do.
 _DOUBLED = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 _NOT_ZERO = [0, 1, 3, 4, 5]
-UPSAMPLED = Transform.of_axis(PATCH // 2, (_INPUTS @ _DOUBLED)[_NOT_ZERO], _KERNEL[_NOT_ZERO], _OUTPUTS[:, _NOT_ZERO])
+UPSAMPLED = Transform(PATCH // 2, (_INPUTS @ _DOUBLED)[_NOT_ZERO], _KERNEL[_NOT_ZERO], _OUTPUTS[:, _NOT_ZERO])
 
 
 class WinogradConv(KeepsDerived, nn.Conv2d):
@@ -97,7 +90,7 @@ class WinogradConv(KeepsDerived, nn.Conv2d):
         transform = self.transform
         kernel = self.derived("products", self.weight, self.weight.dtype, self._kernel_products)
         count, channels, features = kernel.shape
-        step, window, widest = transform.step, transform.window, max(channels, features)
+        step, window, widest = transform.step, transform.inputs.shape[1], max(channels, features)
         batch, _, height, width = x.shape
         rows, columns = -(-height // step), -(-width // step)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -113,12 +106,11 @@ class WinogradConv(KeepsDerived, nn.Conv2d):
             above, below = 1 - start * step, (start + part) * step + 1 - height
             strip = F.pad(x, (1, columns * step + 1 - width, above, below))
             windows = strip.unfold(2, window, step).unfold(3, window, step).permute(4, 5, 0, 2, 3, 1)
-            pixels = _view(here, windows.shape).copy_(windows).view(window**2, -1)
-            factors = torch.mm(transform.inputs, pixels, out=_view(there, (count, places * channels)))
-            products = _view(here, (count, places, features))
+            pixels = _view(here, windows.shape).copy_(windows)
+            factors = _along_both_axes(transform.inputs, pixels, there, out=here)
+            products = _view(there, (count, places, features))
             torch.bmm(factors.view(count, places, channels), kernel, out=products)
-            results = _view(there, (PATCH**2, places * features))
-            torch.mm(transform.outputs, products.view(count, -1), out=results)
+            results = _along_both_axes(transform.outputs, products, here, out=there)
             patches = results.view(PATCH, PATCH, batch, part, columns, features).permute(2, 3, 0, 4, 1, 5)
             torch.add(patches, cast(torch.Tensor, self.bias), out=out[:, start : start + part])
         grown = PATCH // step
@@ -128,8 +120,9 @@ class WinogradConv(KeepsDerived, nn.Conv2d):
 
     def _kernel_products(self) -> torch.Tensor:
         """The kernels as factors of the products, (P,C,C')."""
+        matrix = self.transform.kernel
         taps = self.weight.permute(2, 3, 1, 0).reshape(9, -1)
-        return (self.transform.kernel @ taps).view(-1, self.in_channels, self.out_channels)
+        return (torch.kron(matrix, matrix) @ taps).view(-1, self.in_channels, self.out_channels)
 
 
 class Conv3x3(WinogradConv):
@@ -140,6 +133,20 @@ class Conv3x3(WinogradConv):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B,C,H,W) to (B,C',H,W)."""
         return self.winograd(x) if self.pays(x) else super().forward(x)
+
+
+def _along_both_axes(
+    matrix: torch.Tensor, values: torch.Tensor, between: torch.Tensor, out: torch.Tensor
+) -> torch.Tensor:
+    """matrix (m,k) times k*k values, first and second axis: (m,m,n), in the buffer ``out``, which may be theirs.
+
+    One axis after the other: by one product with the matrix of both it would be a third more time, in three times the
+    multiplications.
+    """
+    after, before = matrix.shape
+    half = torch.mm(matrix, values.view(before, -1), out=_view(between, (after, values.numel() // before)))
+    half = half.view(after, before, -1)
+    return torch.bmm(matrix.expand(after, -1, -1), half, out=_view(out, (after, after, half.shape[-1])))
 
 
 def _view(buffer: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
