@@ -119,7 +119,7 @@ class WinogradConv(KeepsDerived, nn.Conv2d):
         return image.contiguous(memory_format=torch.channels_last)
 
     def _kernel_products(self) -> torch.Tensor:
-        """The kernels as factors of the products, (P,C,C')."""
+        """The kernels as factors of the products, (P*P,C,C')."""
         matrix = self.transform.kernel
         taps = self.weight.permute(2, 3, 1, 0).reshape(9, -1)
         return (torch.kron(matrix, matrix) @ taps).view(-1, self.in_channels, self.out_channels)
